@@ -1,0 +1,57 @@
+//! Which server of a backend is asked next, and whether any may be asked at all.
+//!
+//! Owns the compiled form of backends and the counters they balance by. Never opens a socket or reads a clock.
+//! Read next: `balancer.rs`.
+
+pub mod balancer;
+pub mod shard;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Index of a backend in its snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BackendId(pub u32);
+
+/// Index of a server in its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServerId(pub u32);
+
+/// Names one upstream address (scheme, host, port) for as long as any snapshot uses it: small, dense, and stable over
+/// reloads, so a core finds the connection pool of a server by index. Given out by `control`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolKey(pub u32);
+
+/// How a server is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    Http,
+    /// Accepted at load and answered per request as spec backends 2.1 says.
+    Unsupported,
+}
+
+/// One server: an address to connect to, as configured and as resolved.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub name: String,
+    /// As configured, for logs and cookies.
+    pub url: String,
+    pub scheme: Scheme,
+    /// `host:port`, the Host header when `passHostHeader` is off.
+    pub authority: String,
+    /// Where to connect, tried in order. Empty while the name cannot be resolved.
+    pub addresses: Vec<SocketAddr>,
+    pub weight: u32,
+    pub pool: PoolKey,
+}
+
+/// A set of servers with a policy.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    pub name: String,
+    /// In the order of their names (spec backends 2.1).
+    pub servers: Vec<Server>,
+    pub balancer: balancer::RoundRobin,
+    /// This core's part of the state that outlives a reload.
+    pub shard: Arc<shard::Shard>,
+}

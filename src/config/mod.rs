@@ -1,0 +1,15 @@
+//! What the operator wrote, in Traefik 1.7's names.
+//!
+//! Owns the options: [`global`] and [`entrypoint`] (static, read once), [`dynamic`] (frontends and backends), and how
+//! they are read: every source becomes one case-insensitive tree with a place on every node.
+//! Never opens a socket, never decides what an option does.
+//! Read next: `dynamic.rs`.
+
+pub mod dynamic;
+pub mod entrypoint;
+pub mod global;
+pub mod units;
+
+pub use dynamic::Dynamic;
+pub use global::Global;
+pub use units::Place;

@@ -1,0 +1,78 @@
+//! The head of a request or a response, owned and reusable.
+//!
+//! A head copies its bytes out of the receive buffer into one text and keeps spans into it: no lifetimes, no allocation
+//! once the text has grown to its usual size, and a middleware adds a field by appending to the same text.
+//! Never knows the wire form it came from: HTTP/1.1 and HTTP/2 both fill it.
+//! Read next: `h1/parse.rs` (fills it), `body.rs` (how the body is framed).
+
+/// A range of a head's text. Offsets are bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    pub start: u32,
+    pub len: u32,
+}
+
+/// HTTP version of a message, as far as it changes what we do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    Http10,
+    #[default]
+    Http11,
+    Http2,
+}
+
+/// Fields the proxy itself looks at; every other name is `Other`. Classified once, when a field is added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FieldId {
+    Other,
+    Connection,
+    ContentLength,
+    ContentType,
+    Date,
+    Expect,
+    Host,
+    KeepAlive,
+    ProxyAuthenticate,
+    ProxyAuthorization,
+    ProxyConnection,
+    Te,
+    Trailer,
+    TransferEncoding,
+    Upgrade,
+    XForwardedFor,
+    XForwardedHost,
+    XForwardedMethod,
+    XForwardedPort,
+    XForwardedPrefix,
+    XForwardedProto,
+    XForwardedServer,
+    XForwardedUri,
+    XRealIp,
+    XReplacedPath,
+}
+
+/// One field line. A removed line keeps its place with `removed` set, so that spans stay valid.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    pub name: Span,
+    pub value: Span,
+    pub id: FieldId,
+    pub removed: bool,
+}
+
+/// A request or response head.
+#[derive(Clone, Debug, Default)]
+pub struct Head {
+    text: Vec<u8>,
+    fields: Vec<Field>,
+    /// Bit n is set if a field with `FieldId` n was ever added: absent fields cost one test.
+    present: u64,
+    pub method: Span,
+    /// Origin-form target as it will be forwarded: path and query, or `*`.
+    pub target: Span,
+    /// Authority of the request: from an absolute-form target, else the Host field. With port, as sent.
+    pub authority: Span,
+    pub status: u16,
+    pub version: Version,
+}

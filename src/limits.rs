@@ -1,0 +1,62 @@
+//! Every bound in the program: what a peer can make grow, and how far.
+//!
+//! A bound states why it is that big; assertions at the end say how bounds relate.
+//! Owns numbers only. Never holds a value an operator sets: those live in `config` and default to a bound here.
+
+use std::time::Duration;
+
+/// Bytes of a request or response head, start line included. Traefik 1.7 allows 1 MiB (spec frontends 12); a head is
+/// held whole, so a connection that sends heads this big costs this much until it ends. Over it: 431 (502 from a server).
+pub const HEAD_BYTES_MAX: usize = 1024 * 1024;
+
+/// Field lines of one head. `httparse` needs them in an array known before parsing.
+pub const HEAD_FIELDS_MAX: usize = 256;
+
+/// Bytes of a request target. Over it: 414.
+pub const TARGET_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of one chunk-size line, extensions included: enough for any honest extension, too few to hide a body in.
+pub const CHUNK_LINE_BYTES_MAX: usize = 4 * 1024;
+
+/// Bytes of all chunk extensions of one message. A sender could otherwise make us read extensions for ever.
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a trailer section.
+pub const TRAILER_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a small receive buffer: one request head and its first body bytes.
+pub const BUFFER_SMALL_BYTES: usize = 8 * 1024;
+
+/// Bytes of a large buffer, used once a body has shown itself to be long (measured: 64 KiB halves the cost of 1 MB).
+pub const BUFFER_LARGE_BYTES: usize = 64 * 1024;
+
+/// Free buffers of each size a core keeps for reuse; more are given back to the allocator.
+pub const BUFFERS_FREE_MAX: usize = 512;
+
+/// 1xx answers a server may send before its final one. RFC 9110 15.2 has no bound; a server that sends more is lost.
+pub const INTERIM_ANSWERS_MAX: usize = 32;
+
+/// Messages waiting for one core. Control sends a handful per reload; more means the core is stuck.
+pub const MAILBOX_MESSAGES_MAX: usize = 4096;
+
+/// A quiet connection gives its receive buffer back after this long.
+pub const HOT_WAIT: Duration = Duration::from_secs(1);
+
+/// Time to send a whole request head, from its first byte (or from the accept), where `readTimeout` sets none.
+pub const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a send may make no progress before the peer is given up, where `writeTimeout` sets none.
+pub const SEND_STALL_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// How long an upload may make no progress before the client is given up, where `readTimeout` sets none.
+pub const BODY_STALL_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// How often a waiting exchange looks whether its client is still there.
+pub const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Lifetime of an idle upstream connection (spec backends 11).
+pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+const _: () = assert!(BUFFER_SMALL_BYTES < BUFFER_LARGE_BYTES);
+const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(CHUNK_LINE_BYTES_MAX < BUFFER_SMALL_BYTES, "a chunk line always fits one receive buffer");

@@ -1,0 +1,105 @@
+//! The channel between control and one core, and how it wakes the ring.
+//!
+//! A message goes into a bounded crossbeam channel and one byte into a socket pair: the core's ring waits for that byte
+//! like for any other receive, so no driver needs a wake-up of its own. A byte is sent only if none is pending.
+//! Never blocks either side. Read next: `proxy/mod.rs` (the core's side).
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use crate::limits::MAILBOX_MESSAGES_MAX;
+use crate::snapshot::{EntryPointId, Snapshot};
+
+/// What a core may be told.
+#[derive(Debug)]
+pub enum Message {
+    /// Serve by this from the next exchange on.
+    Snapshot(Box<Snapshot>),
+    /// A connection accepted by a more crowded core.
+    Connection { entry_point: EntryPointId, socket: OwnedFd, peer: SocketAddr },
+    /// Close the listening sockets and idle connections; say `Connection: close` on what is under way.
+    Drain,
+    /// Cut what is left and return.
+    Stop,
+}
+
+/// What a core says back.
+#[derive(Debug)]
+pub enum Report {
+    /// The core serves by this generation; the snapshot before it comes back to be freed, once nothing uses it.
+    Serving { core: usize, generation: u64 },
+    Retired(Box<Snapshot>),
+    /// After `Drain`: no connection is left.
+    Drained { core: usize },
+}
+
+/// The sending end, cloned by whoever may speak to the core.
+#[derive(Clone, Debug)]
+pub struct MailboxSender {
+    messages: Sender<Message>,
+    bell: Arc<UnixStream>,
+    rung: Arc<AtomicBool>,
+}
+
+/// The core's end.
+#[derive(Debug)]
+pub struct Mailbox {
+    messages: Receiver<Message>,
+    /// Becomes readable when there is something to take. Given to the reactor with `take_bell`.
+    bell: Option<UnixStream>,
+    rung: Arc<AtomicBool>,
+}
+
+/// A mailbox and its sender.
+///
+/// # Errors
+/// The socket pair could not be made: out of file descriptors.
+pub fn mailbox() -> io::Result<(MailboxSender, Mailbox)> {
+    let (sender, receiver) = bounded(MAILBOX_MESSAGES_MAX);
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    theirs.set_nonblocking(true)?;
+    let rung = Arc::new(AtomicBool::new(false));
+    Ok((
+        MailboxSender { messages: sender, bell: Arc::new(ours), rung: Arc::clone(&rung) },
+        Mailbox { messages: receiver, bell: Some(theirs), rung },
+    ))
+}
+
+impl MailboxSender {
+    /// Puts a message in and wakes the core.
+    ///
+    /// # Errors
+    /// The message comes back if the mailbox is full or its core is gone.
+    pub fn send(&self, message: Message) -> Result<(), Message> {
+        self.messages.try_send(message).map_err(crossbeam::channel::TrySendError::into_inner)?;
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            // A full socket buffer means that bytes are pending already, which is all that is wanted.
+            let _ = (&*self.bell).write(&[1]);
+        }
+        Ok(())
+    }
+}
+
+impl Mailbox {
+    /// The socket that becomes readable when messages arrive.
+    pub fn take_bell(&mut self) -> Option<UnixStream> {
+        self.bell.take()
+    }
+
+    /// The next message. Call until `None` after the bell was read, and `silence` before the first call.
+    pub fn take(&self) -> Option<Message> {
+        self.messages.try_recv().ok()
+    }
+
+    /// Lets senders ring again. Must come before taking messages, or one sent in between would not be heard.
+    pub fn silence(&self) {
+        self.rung.store(false, Ordering::Release);
+    }
+}

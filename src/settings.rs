@@ -1,0 +1,54 @@
+//! What never changes while the process runs: entry points, time limits and the name we go by. The static counterpart
+//! of `snapshot.rs`; every core holds one copy.
+//!
+//! Made once from the static configuration by `compile/settings.rs`. Never refers to `config`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// Everything a core is told at start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Indexed by `EntryPointId`, in the order of their names.
+    pub entry_points: Vec<EntryPoint>,
+    pub timeouts: Timeouts,
+    /// Idle connections kept for one server address, over all cores together. At least 1 a core.
+    pub upstream_idle_max: usize,
+    /// `[retry]`: tries for one request, `Some(0)` meaning as many as the backend has servers. `None` is off.
+    pub retry_attempts: Option<u32>,
+    /// Value of `X-Forwarded-Server`.
+    pub host_name: String,
+}
+
+/// An address we listen on.
+#[derive(Clone, Debug)]
+pub struct EntryPoint {
+    pub name: String,
+    pub address: SocketAddr,
+    pub forwarded_headers: Trust,
+}
+
+/// Whose `X-Forwarded-*` fields are believed. Decided on the peer's address only (spec frontends 10).
+#[derive(Clone, Debug)]
+pub enum Trust {
+    Everybody,
+    /// An empty list trusts nobody.
+    Networks(Vec<IpNet>),
+}
+
+/// Time limits. `None` is no limit of the operator's; the data plane then falls back to `limits.rs` where a peer could
+/// otherwise hold a connection for ever.
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// Reading a whole request, head and body, from its first byte.
+    pub read: Option<Duration>,
+    /// From the end of the request head to the end of the answer.
+    pub write: Option<Duration>,
+    /// Between requests on a kept connection.
+    pub idle: Option<Duration>,
+    pub dial: Option<Duration>,
+    /// From the end of the request sent to the first byte of the answer's head.
+    pub response_header: Option<Duration>,
+}
