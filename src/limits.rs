@@ -12,6 +12,9 @@ pub const HEAD_BYTES_MAX: usize = 1024 * 1024;
 /// Field lines of one head. `httparse` needs them in an array known before parsing.
 pub const HEAD_FIELDS_MAX: usize = 256;
 
+/// Options in the `Connection` fields of one head. Each is compared with every field: this bounds that product.
+pub const CONNECTION_OPTIONS_MAX: usize = 64;
+
 /// Bytes of a request target. Over it: 414.
 pub const TARGET_BYTES_MAX: usize = 64 * 1024;
 
@@ -59,4 +62,7 @@ pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 const _: () = assert!(BUFFER_SMALL_BYTES < BUFFER_LARGE_BYTES);
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
-const _: () = assert!(CHUNK_LINE_BYTES_MAX < BUFFER_SMALL_BYTES, "a chunk line always fits one receive buffer");
+const _: () = assert!(
+    CHUNK_LINE_BYTES_MAX < BUFFER_SMALL_BYTES,
+    "a chunk line always fits one receive buffer"
+);

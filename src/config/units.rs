@@ -12,7 +12,11 @@ pub enum Place {
     #[default]
     Default,
     /// Line and column count from 1; columns are characters.
-    File { path: Arc<str>, line: u32, column: u32 },
+    File {
+        path: Arc<str>,
+        line: u32,
+        column: u32,
+    },
     /// A command-line flag as it was typed.
     Flag(Arc<str>),
     /// A key of a key-value store.

@@ -1,11 +1,17 @@
 //! HTTP as values: bytes become heads and bodies, and back.
 //!
-//! Owns the meaning of messages: heads ([`head`]), framing of bodies ([`body`]), and the HTTP/1.1 wire form ([`h1`]).
+//! Owns the meaning of messages: heads ([`head`]) and the names in them ([`field`]), framing of bodies ([`body`]), what may
+//! stand where ([`syntax`], `target`), and the HTTP/1.1 wire form ([`h1`]).
 //! Never does I/O, never looks at configuration, never decides where a request goes.
 //! Read next: `head.rs`.
 
 pub mod body;
+pub mod field;
 pub mod h1;
 pub mod head;
+pub mod syntax;
+mod target;
 
-pub use head::{Field, FieldId, Head, Span, Version};
+pub use body::{BodyError, BodyReader, Decoded, Framing};
+pub use field::{FieldId, FieldSet};
+pub use head::{Field, FieldView, Head, Span, Version};
