@@ -57,6 +57,19 @@ pub const BODY_STALL_TIMEOUT: Duration = Duration::from_secs(180);
 /// How often a waiting exchange looks whether its client is still there.
 pub const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long, and for how many bytes, a client may go on sending after an answer that ends its connection.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+pub const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Wait for a server's `100 Continue` before the client's body is asked for all the same (spec backends 11).
+pub const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+
+/// A request body up to this long that came with its head is sent with the head, in one operation, and can be repeated.
+pub const BODY_INLINE_BYTES: usize = 4 * 1024;
+
+/// Pause of a listener whose process is out of file descriptors.
+pub const DESCRIPTORS_WAIT: Duration = Duration::from_millis(100);
+
 /// Lifetime of an idle upstream connection (spec backends 11).
 pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 

@@ -4,20 +4,84 @@
 //! Never sees `config`, never locks, never touches a file.
 //! Read next: `exchange.rs`, the story of one request.
 
+mod answer;
+mod body;
+mod connection;
+mod core;
+mod date;
+mod exchange;
+mod failure;
+mod forward;
+mod listen;
+mod reply;
+mod session;
+mod tunnel;
+mod upstream;
+
+use std::future::poll_fn;
 use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread::JoinHandle;
 
-use crossbeam::channel::Sender;
+use crossbeam::channel::{Sender, bounded};
 
-use crate::mailbox::{MailboxSender, Report};
+use self::core::{Core as CoreState, Neighbour};
+use crate::mailbox::{Mailbox, MailboxSender, Message, Report, mailbox};
+use crate::reactor::{self, Driver, Listener, Room, Socket, Timer};
 use crate::settings::Settings;
+use crate::snapshot::EntryPointId;
+use crate::telemetry::counter::Counters;
 
 /// A core that runs.
 #[derive(Debug)]
 pub struct Core {
     pub mailbox: MailboxSender,
+    pub counters: Arc<Counters>,
     pub thread: JoinHandle<()>,
+}
+
+/// The cores of the process and the addresses they listen on.
+#[derive(Debug)]
+pub struct Launched {
+    pub cores: Vec<Core>,
+    /// Indexed by `EntryPointId`: the real address, also where port 0 was asked for.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// Why the cores could not be started.
+#[derive(Debug)]
+pub enum LaunchError {
+    /// An entry point's address cannot be listened on.
+    Bind { entry_point: String, address: SocketAddr, error: io::Error },
+    /// A core has no ring, no mailbox or no thread.
+    Core { core: usize, error: io::Error },
+}
+
+impl std::fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bind { entry_point, address, error } => {
+                write!(f, "error opening listener: entry point {entry_point}: {address}: {error}")
+            }
+            Self::Core { core, error } => write!(f, "core {core} cannot start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for LaunchError {}
+
+/// What one core's thread is started with.
+struct Start {
+    index: usize,
+    settings: Settings,
+    listeners: Vec<TcpListener>,
+    mailbox: Mailbox,
+    neighbours: Vec<Neighbour>,
+    counters: Arc<Counters>,
+    reports: Sender<Report>,
 }
 
 /// Binds every entry point on every core, then starts the cores. Each begins with the empty snapshot: 404 for all.
@@ -25,13 +89,145 @@ pub struct Core {
 /// `cpus` names the processor of each core; `pin` ties its thread to it.
 ///
 /// # Errors
-/// An address that cannot be bound, or a ring that cannot be made. Nothing is left running.
+/// An address that cannot be bound, or a ring that cannot be made. Cores that had started are stopped.
 pub fn launch(
-    _settings: Arc<Settings>,
-    _cpus: &[usize],
-    _pin: bool,
-    _driver: crate::reactor::Driver,
-    _reports: &Sender<Report>,
-) -> io::Result<Vec<Core>> {
-    Ok(Vec::new())
+    settings: &Settings,
+    cpus: &[usize],
+    pin: bool,
+    driver: Driver,
+    reports: &Sender<Report>,
+) -> Result<Launched, LaunchError> {
+    let mut listeners: Vec<Vec<TcpListener>> = cpus.iter().map(|_| Vec::new()).collect();
+    let mut addresses = Vec::new();
+    for entry_point in &settings.entry_points {
+        let address = entry_point.address;
+        let failed = |error| LaunchError::Bind { entry_point: entry_point.name.clone(), address, error };
+        let bound = reactor::bind(address, cpus).map_err(failed)?;
+        addresses.push(bound.first().map_or(Ok(address), TcpListener::local_addr).map_err(failed)?);
+        for (own, listener) in listeners.iter_mut().zip(bound) {
+            own.push(listener);
+        }
+    }
+    let mut mailboxes = Vec::new();
+    let mut neighbours = Vec::new();
+    for core in 0..cpus.len() {
+        let (sender, receiver) = mailbox().map_err(|error| LaunchError::Core { core, error })?;
+        neighbours.push(Neighbour { mailbox: sender, load: Arc::default() });
+        mailboxes.push(receiver);
+    }
+    let mut cores: Vec<Core> = Vec::new();
+    for (index, (mailbox, listeners)) in mailboxes.into_iter().zip(listeners).enumerate() {
+        let counters = Arc::<Counters>::default();
+        let start = Start {
+            index,
+            settings: settings.clone(),
+            listeners,
+            mailbox,
+            neighbours: neighbours.clone(),
+            counters: Arc::clone(&counters),
+            reports: reports.clone(),
+        };
+        let cpu = if pin { cpus.get(index).copied() } else { None };
+        match start_thread(start, driver, cpu) {
+            Ok(thread) => cores.push(Core { mailbox: neighbours[index].mailbox.clone(), counters, thread }),
+            Err(error) => {
+                for core in cores {
+                    let _ = core.mailbox.send(Message::Stop);
+                    let _ = core.thread.join();
+                }
+                return Err(LaunchError::Core { core: index, error });
+            }
+        }
+    }
+    Ok(Launched { cores, addresses })
+}
+
+/// Starts the thread and waits until its ring is there, or is not.
+fn start_thread(start: Start, driver: Driver, cpu: Option<usize>) -> io::Result<JoinHandle<()>> {
+    let (ready, wait) = bounded::<io::Result<()>>(1);
+    let index = start.index;
+    let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
+        let told = ready.clone();
+        let ran = reactor::run(driver, cpu, move || async move {
+            match begin(start) {
+                Ok((core, mailbox, bell, listeners)) => {
+                    let _ = ready.send(Ok(()));
+                    attend(&core, &mailbox, &bell, &listeners).await;
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
+            }
+        });
+        if let Err(error) = ran {
+            let _ = told.send(Err(error));
+        }
+    })?;
+    match wait.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(io::Error::other("its thread ended at once")),
+    }
+}
+
+type Begun = (Rc<CoreState>, Mailbox, Socket, Vec<Rc<Listener>>);
+
+/// Takes possession, on the core's own thread: its state, its listening sockets.
+fn begin(start: Start) -> io::Result<Begun> {
+    let Start { index, settings, listeners, mut mailbox, neighbours, counters, reports } = start;
+    let bell = mailbox.take_bell().ok_or_else(|| io::Error::other("its mailbox has no bell"))?;
+    let bell = Socket::from_fd(bell.into())?;
+    let core = Rc::new(CoreState::new(index, settings, counters, neighbours, reports));
+    let mut accepting = Vec::new();
+    for (id, listener) in listeners.into_iter().enumerate() {
+        let listener = Rc::new(Listener::from_std(listener)?);
+        let id = EntryPointId(u16::try_from(id).map_err(io::Error::other)?);
+        reactor::spawn(listen::accept(Rc::clone(&core), Rc::clone(&listener), id));
+        accepting.push(listener);
+    }
+    Ok((core, mailbox, bell, accepting))
+}
+
+/// Does what the mailbox says until it says stop.
+async fn attend(core: &Rc<CoreState>, mailbox: &Mailbox, bell: &Socket, listeners: &[Rc<Listener>]) {
+    let unlimited = Timer::new();
+    loop {
+        mailbox.silence();
+        while let Some(message) = mailbox.take() {
+            match message {
+                Message::Snapshot(snapshot) => core.swap(snapshot),
+                Message::Connection { entry_point, socket, peer } => match Socket::from_fd(socket) {
+                    Ok(socket) => listen::begin(core, socket, peer, entry_point),
+                    Err(error) => tracing::debug!("core {}: a connection handed over was lost: {error}", core.index),
+                },
+                Message::Drain => {
+                    for listener in listeners {
+                        listener.stop();
+                    }
+                    // What is still queued is accepted first: each of those clients has its answer coming.
+                    yield_now().await;
+                    core.drain();
+                }
+                Message::Stop => return,
+            }
+        }
+        match bell.recv(Room::Small, &unlimited).await {
+            Ok(bytes) if !bytes.is_empty() => {}
+            // Every sender is gone: so is the process.
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+/// Lets the other tasks of the core have a turn.
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

@@ -1,0 +1,289 @@
+//! The answer of a server, relayed to the client.
+//!
+//! Owns the wait for it, the interim answers before it, and its body with back-pressure. A server's answer that is cut
+//! short is cut short for the client too: never a final chunk, never a connection that goes on.
+//! Read next: `forward.rs` (the heads), `http/body.rs` (the framing).
+
+use std::io;
+use std::time::Duration;
+
+use super::body::Upload;
+use super::connection::Client;
+use super::core::Core;
+use super::failure::{Cause, Failure, Retry, Stage};
+use super::forward::{self, ToClient};
+use super::upstream::Upstream;
+use crate::http::body::{BodyReader, Framing};
+use crate::http::h1::encode;
+use crate::http::h1::parse::{self, Request, RequestKind, Response, Upgrade};
+use crate::http::{Head, Version};
+use crate::limits::{
+    BUFFER_LARGE_BYTES, BUFFER_SMALL_BYTES, CLIENT_CHECK_INTERVAL, CONTINUE_WAIT, HEAD_BYTES_MAX, INTERIM_ANSWERS_MAX,
+    SEND_STALL_TIMEOUT,
+};
+use crate::reactor::clock::{Instant, now};
+use crate::reactor::{Buffer, Peer, Room, Shutdown, Timer};
+
+const _: () = assert!(CLIENT_CHECK_INTERVAL.as_millis() <= CONTINUE_WAIT.as_millis());
+
+/// What relaying an answer needs of its exchange.
+pub(crate) struct Answering<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) head: &'a Head,
+    pub(crate) answer: &'a mut Head,
+    pub(crate) trailers: &'a mut Head,
+    /// Set to the first look at the client.
+    pub(crate) watch: &'a Timer,
+    pub(crate) upload: &'a Upload,
+    /// When the request's head had come.
+    pub(crate) at: Instant,
+}
+
+/// How an answer ended, once the client has its head.
+#[derive(Debug)]
+pub(crate) enum End {
+    Complete { keep_client: bool, keep_server: bool },
+    /// The client sees a broken answer.
+    Cut,
+    /// From here on bytes pass untouched; `first` came behind the server's 101.
+    Tunnel { first: Buffer },
+}
+
+/// Relays the answer of `upstream`.
+///
+/// # Errors
+/// Nothing was sent to the client yet, except interim answers: it can be told, or the request tried again.
+pub(crate) async fn relay(
+    core: &Rc<Core>,
+    client: &Client,
+    upstream: &mut Upstream,
+    answering: &mut Answering<'_>,
+) -> Result<End, Failure> {
+    let (mut piece, response) = head(core, client, upstream, answering).await?;
+    let mut out = Buffer::take(Room::Small);
+    if answering.answer.status == 101 {
+        forward::switching_head(answering.answer, out.vec_mut());
+        return Ok(match client.socket.send(out, &client.timer).await {
+            Ok(()) => End::Tunnel { first: piece },
+            Err(_) => End::Cut,
+        });
+    }
+    let to_client = ToClient::of(answering.head.version, &response, answering.request.persistent && !core.draining());
+    forward::answer_head(core, answering.answer, &to_client, answering.at, out.vec_mut());
+    let mut out = Some(out);
+    let mut reader = BodyReader::new(response.framing);
+    let mut begun = false;
+    let mut clean = true;
+    answering.trailers.clear();
+    loop {
+        let Ok(decoded) = reader.decode(piece.bytes_mut(), answering.trailers) else {
+            tracing::warn!("server sent a malformed body");
+            return Ok(cut(client, &to_client));
+        };
+        clean &= decoded.consumed == piece.len();
+        piece.truncate(decoded.data);
+        let finished = decoded.finished;
+        if to_client.chunked && (decoded.data > 0 || finished) {
+            let frame = out.get_or_insert_with(|| Buffer::take(Room::Small));
+            encode::chunk_separator(frame.vec_mut(), begun, decoded.data);
+            begun |= decoded.data > 0;
+        }
+        if let Some(head) = &mut out
+            && head.len() + piece.len() + 8 <= BUFFER_SMALL_BYTES
+        {
+            // Short enough to go out with the head, in one send of one buffer.
+            head.extend(piece.bytes());
+            piece = Buffer::default();
+            if to_client.chunked && finished {
+                encode::last_chunk(head.vec_mut(), begun, answering.trailers);
+            }
+        } else if to_client.chunked && finished {
+            let mut end = Buffer::take(Room::Small);
+            encode::last_chunk(end.vec_mut(), begun, answering.trailers);
+            let mut all: Vec<Buffer> = out.take().into_iter().chain([piece, end]).collect();
+            piece = Buffer::default();
+            if client.socket.send_all(&mut all, &client.timer).await.is_err() {
+                return Ok(cut(client, &to_client));
+            }
+        }
+        let sent = match (out.take(), piece.is_empty()) {
+            (Some(head), true) => client.socket.send(head, &client.timer).await,
+            (Some(head), false) => client.socket.send_all(&mut vec![head, piece], &client.timer).await,
+            (None, false) => client.socket.send(piece, &client.timer).await,
+            (None, true) => Ok(()),
+        };
+        if sent.is_err() {
+            return Ok(cut(client, &to_client));
+        }
+        if finished {
+            break;
+        }
+        if decoded.data >= BUFFER_SMALL_BYTES / 2 || reader.remaining().is_some_and(|left| left > BUFFER_SMALL_BYTES as u64) {
+            upstream.incoming.set_room(Room::Large);
+        }
+        if core.settings.timeouts.write.is_none() {
+            client.timer.set(now() + SEND_STALL_TIMEOUT);
+        }
+        piece = match next(core, client, upstream, answering, None).await {
+            Ok(piece) if piece.is_empty() => {
+                if reader.end_of_stream().is_err() {
+                    tracing::warn!("server closed before its answer was complete");
+                    return Ok(cut(client, &to_client));
+                }
+                clean = false;
+                piece
+            }
+            Ok(piece) => piece,
+            Err(failure) => {
+                tracing::debug!("answer cut: {failure}");
+                return Ok(cut(client, &to_client));
+            }
+        };
+    }
+    let keep_server = clean && response.persistent && !answering.upload.running();
+    Ok(End::Complete { keep_client: to_client.keep, keep_server })
+}
+
+/// Ends a broken answer so that the client sees that it is broken.
+fn cut(client: &Client, to_client: &ToClient) -> End {
+    if to_client.close_delimited {
+        // A plain close would look like the end of the body.
+        client.socket.reset_on_close();
+    }
+    End::Cut
+}
+
+/// The head of the final answer (or a 101), and what came behind it.
+async fn head(
+    core: &Rc<Core>,
+    client: &Client,
+    upstream: &mut Upstream,
+    answering: &mut Answering<'_>,
+) -> Result<(Buffer, Response), Failure> {
+    let deadline = core.settings.timeouts.response_header.map(|limit| now() + limit);
+    if let Some(deadline) = deadline {
+        answering.watch.set(deadline.min(answering.at + CLIENT_CHECK_INTERVAL));
+    }
+    let kind = RequestKind {
+        head: answering.head.method() == b"HEAD",
+        upgrade: answering.request.upgrade != Upgrade::None,
+    };
+    let malformed = |error| Failure::server(Stage::Answer, Retry::Never, Cause::Malformed(error));
+    let mut retry = if upstream.reused { Retry::Stale } else { Retry::Never };
+    let mut interim = 0;
+    let mut buffer = Buffer::default();
+    loop {
+        match parse::response(buffer.bytes(), answering.answer, kind).map_err(malformed)? {
+            Some(response) => {
+                buffer.advance(response.head_bytes);
+                let status = answering.answer.status;
+                if status >= 200 || status == 101 {
+                    return Ok((buffer, response));
+                }
+                interim += 1;
+                if interim > INTERIM_ANSWERS_MAX {
+                    return Err(Failure::server(Stage::Answer, Retry::Never, Cause::Closed));
+                }
+                forward_interim(client, answering).await?;
+            }
+            None => {
+                let more = next(core, client, upstream, answering, deadline)
+                    .await
+                    .map_err(|failure| Failure { retry, ..failure })?;
+                if more.is_empty() {
+                    return Err(Failure::server(Stage::Answer, retry, Cause::Closed));
+                }
+                retry = Retry::Never;
+                if buffer.is_empty() {
+                    buffer = more;
+                } else if buffer.len() + more.len() > HEAD_BYTES_MAX {
+                    return Err(malformed(parse::ResponseError::HeadTooLarge));
+                } else {
+                    buffer.extend(more.bytes());
+                }
+            }
+        }
+    }
+}
+
+/// Passes a 1xx on. A `100` only to a client that waits for one; none to HTTP/1.0, which knows no interim answers.
+async fn forward_interim(client: &Client, answering: &Answering<'_>) -> Result<(), Failure> {
+    if answering.head.version == Version::Http10 {
+        return Ok(());
+    }
+    if answering.answer.status == 100 {
+        if answering.upload.awaits_continue() {
+            return go_on(client, answering.upload).await;
+        }
+        return Ok(());
+    }
+    let mut out = Buffer::take(Room::Small);
+    forward::interim_head(answering.answer, out.vec_mut());
+    client.socket.send(out, &client.timer).await.map_err(|_| client_gone())
+}
+
+/// Tells a client that waits for it to send its body.
+async fn go_on(client: &Client, upload: &Upload) -> Result<(), Failure> {
+    let mut out = Buffer::take(Room::Small);
+    out.extend(b"HTTP/1.1 100 Continue\r\n\r\n");
+    client.socket.send(out, &client.timer).await.map_err(|_| client_gone())?;
+    upload.start();
+    Ok(())
+}
+
+fn client_gone() -> Failure {
+    Failure::client(Stage::Answer, Cause::ClientGone)
+}
+
+/// What the server sends next. While it says nothing, looks once a second whether its client is still there.
+async fn next(
+    core: &Rc<Core>,
+    client: &Client,
+    upstream: &mut Upstream,
+    answering: &Answering<'_>,
+    deadline: Option<Instant>,
+) -> Result<Buffer, Failure> {
+    let write_deadline = core.settings.timeouts.write.map(|limit| answering.at + limit);
+    loop {
+        if let Some(result) = upstream.next(answering.watch).await {
+            return result.map_err(|error: io::Error| Failure::io(Stage::Answer, Retry::Never, error));
+        }
+        let at = now();
+        if deadline.is_some_and(|deadline| at >= deadline) {
+            upstream.socket.shutdown(Shutdown::Both);
+            return Err(Failure::server(Stage::Answer, Retry::Never, Cause::TimedOut));
+        }
+        if write_deadline.is_some_and(|deadline| at >= deadline) {
+            upstream.socket.shutdown(Shutdown::Both);
+            return Err(client_gone());
+        }
+        match client.socket.peer() {
+            Peer::Present => {}
+            // It may wait with its sending side closed, or have left: ask its kernel, without a byte on the wire that
+            // the client could see. If nobody is there, the next look says `Gone`.
+            Peer::HalfClosed => client.socket.probe_peer(),
+            Peer::Gone => {
+                upstream.socket.shutdown(Shutdown::Both);
+                return Err(client_gone());
+            }
+        }
+        if answering.upload.awaits_continue() && at >= answering.at + CONTINUE_WAIT {
+            go_on(client, answering.upload).await?;
+        }
+        let look = at + CLIENT_CHECK_INTERVAL;
+        let due = [deadline, write_deadline].into_iter().flatten().fold(look, Instant::min);
+        answering.watch.set(due);
+    }
+}
+
+const _: () = assert!(BUFFER_LARGE_BYTES >= 2 * BUFFER_SMALL_BYTES);
+const _: () = assert!(SEND_STALL_TIMEOUT.as_secs() > Duration::from_secs(10).as_secs());
+
+impl ToClient {
+    fn of(version: Version, response: &Response, persistent: bool) -> Self {
+        let no_end = matches!(response.framing, Framing::Chunked | Framing::UntilClose);
+        let chunked = no_end && version != Version::Http10;
+        let close_delimited = no_end && !chunked;
+        Self { version, framing: response.framing, chunked, close_delimited, keep: persistent && !close_delimited }
+    }
+}

@@ -1,0 +1,149 @@
+//! The body of a request, relayed to its server while the answer may already come.
+//!
+//! Owns back-pressure: nothing more is received from the client before what came was sent on. Never ends a body that
+//! its client did not end: an aborted upload gets no final chunk.
+//! Read next: `answer.rs` (the other direction).
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+
+use super::connection::Client;
+use super::core::Core;
+use crate::http::Head;
+use crate::http::body::{BodyReader, Framing};
+use crate::http::h1::encode;
+use crate::limits::BODY_STALL_TIMEOUT;
+use crate::reactor::clock::{Instant, now};
+use crate::reactor::{Buffer, Room, Socket, Timer};
+
+/// What the two directions of an exchange know of each other.
+pub(crate) struct Upload {
+    /// The client waits for a `100 Continue`.
+    expected: bool,
+    started: Cell<bool>,
+    running: Cell<bool>,
+}
+
+impl Upload {
+    pub(crate) fn new(streamed: bool, expected: bool) -> Self {
+        Self { expected, started: Cell::new(!expected), running: Cell::new(streamed) }
+    }
+
+    /// The client still waits to be told to go on.
+    pub(crate) fn awaits_continue(&self) -> bool {
+        self.running.get() && self.expected && !self.started.get()
+    }
+
+    /// The client was told.
+    pub(crate) fn start(&self) {
+        self.started.set(true);
+    }
+
+    /// Still relaying: what the client sends is body.
+    pub(crate) fn running(&self) -> bool {
+        self.running.get()
+    }
+
+    pub(crate) fn ended(&self) {
+        self.running.set(false);
+    }
+}
+
+/// How an upload ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UploadEnd {
+    /// Whole, trailers included.
+    Done,
+    /// The server takes no more; it may have answered all the same.
+    ServerGone,
+    ClientGone,
+    Malformed,
+    TooSlow,
+}
+
+impl UploadEnd {
+    pub(crate) fn client_failed(self) -> bool {
+        matches!(self, Self::ClientGone | Self::Malformed | Self::TooSlow)
+    }
+}
+
+/// What an upload needs of its session.
+pub(crate) struct Sending<'a> {
+    pub(crate) framing: Framing,
+    pub(crate) inbound: &'a mut Option<Buffer>,
+    pub(crate) trailers: &'a mut Head,
+    pub(crate) timer: &'a Timer,
+}
+
+/// Relays a request's body. `at` is when its head had come: `readTimeout` counts from there.
+pub(crate) async fn upload(
+    core: &Rc<Core>,
+    client: &Client,
+    server: &Socket,
+    sending: Sending<'_>,
+    upload: &Upload,
+    at: Instant,
+) -> UploadEnd {
+    // Polled again whenever the answer's side makes progress, and only that side starts it.
+    poll_fn(|_| if upload.started.get() { Poll::Ready(()) } else { Poll::Pending }).await;
+    let Sending { framing, inbound, trailers, timer } = sending;
+    let deadline = core.settings.timeouts.read.map(|limit| at + limit);
+    let chunked = framing == Framing::Chunked;
+    let mut reader = BodyReader::new(framing);
+    let mut out: Vec<Buffer> = Vec::with_capacity(2);
+    let mut room = Room::Small;
+    let mut begun = false;
+    trailers.clear();
+    while !reader.finished() {
+        let mut buffer = match inbound.take() {
+            Some(buffer) if !buffer.is_empty() => buffer,
+            _ => {
+                timer.set(deadline.unwrap_or_else(|| now() + BODY_STALL_TIMEOUT));
+                match client.socket.recv(room, timer).await {
+                    Ok(buffer) if buffer.is_empty() => return UploadEnd::ClientGone,
+                    Ok(buffer) => buffer,
+                    Err(error) if error.kind() == io::ErrorKind::TimedOut => return UploadEnd::TooSlow,
+                    Err(_) => return UploadEnd::ClientGone,
+                }
+            }
+        };
+        let Ok(decoded) = reader.decode(buffer.bytes_mut(), trailers) else {
+            return UploadEnd::Malformed;
+        };
+        if decoded.consumed < buffer.len() {
+            // The next request is behind the body: it stays, and the body's end goes on as a copy.
+            let mut last = Buffer::take(Room::for_bytes(decoded.data));
+            last.extend(&buffer.bytes()[..decoded.data]);
+            buffer.advance(decoded.consumed);
+            *inbound = Some(buffer);
+            buffer = last;
+        } else {
+            buffer.truncate(decoded.data);
+        }
+        room = Room::Large;
+        if chunked && (decoded.data > 0 || decoded.finished) {
+            let mut frame = Buffer::take(Room::Small);
+            encode::chunk_separator(frame.vec_mut(), begun, decoded.data);
+            begun |= decoded.data > 0;
+            out.push(frame);
+        }
+        if !buffer.is_empty() {
+            out.push(buffer);
+        }
+        if chunked && decoded.finished {
+            let mut end = Buffer::take(Room::Small);
+            encode::last_chunk(end.vec_mut(), begun, trailers);
+            out.push(end);
+        }
+        if out.is_empty() {
+            continue;
+        }
+        timer.set(now() + BODY_STALL_TIMEOUT);
+        if server.send_all(&mut out, timer).await.is_err() {
+            return UploadEnd::ServerGone;
+        }
+    }
+    UploadEnd::Done
+}

@@ -1,0 +1,210 @@
+//! A client's connection: one exchange after another, and the waits between them.
+//!
+//! Owns the client's socket and when it is closed. While it has nothing to do a connection holds no buffer and no heads:
+//! the future of its active part is boxed, and freed when the client has been quiet for about a second.
+//! Never looks into a request. Read next: `exchange.rs`.
+
+use std::cell::Cell;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use super::core::Core;
+use super::exchange::{self, After};
+use super::reply::{self, Answer, Manner};
+use super::session::Session;
+use crate::http::Version;
+use crate::http::h1::parse::{self, Request};
+use crate::limits::{HEAD_READ_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT};
+use crate::reactor::clock::now;
+use crate::reactor::{Buffer, Room, Shutdown, Socket, Timer};
+use crate::settings::Trust;
+use crate::snapshot::EntryPointId;
+
+/// The client's side of a connection.
+pub(crate) struct Client {
+    pub(crate) socket: Socket,
+    pub(crate) entry_point: EntryPointId,
+    /// Its `X-Forwarded-*` fields are believed.
+    pub(crate) trusted: bool,
+    /// The peer's address as text, IPv4 also where it came through an IPv6 socket.
+    pub(crate) address: String,
+    /// The limit of what is received from it or sent to it at present.
+    pub(crate) timer: Timer,
+    waiting: Cell<bool>,
+}
+
+impl Client {
+    pub(crate) fn new(core: &Core, socket: Socket, peer: SocketAddr, entry_point: EntryPointId) -> Self {
+        let ip = peer.ip().to_canonical();
+        let trusted = match &core.settings.entry_points[usize::from(entry_point.0)].forwarded_headers {
+            Trust::Everybody => true,
+            Trust::Networks(networks) => networks.iter().any(|network| network.contains(&ip)),
+        };
+        let address = match ip {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => ip.to_string(),
+        };
+        Self { socket, entry_point, trusted, address, timer: Timer::new(), waiting: Cell::new(false) }
+    }
+
+    /// It waits for a request: closing it now loses none.
+    pub(crate) fn waiting(&self) -> bool {
+        self.waiting.get()
+    }
+}
+
+/// Leaves the core's list when the connection's task ends, also when it ends by a panic.
+struct Membership {
+    core: Rc<Core>,
+    place: usize,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.core.leave(self.place);
+    }
+}
+
+/// Serves a client until one of us closes.
+pub(crate) async fn serve(core: Rc<Core>, client: Rc<Client>) {
+    let place = core.join(&client);
+    let membership = Membership { core, place };
+    let core = &*membership.core;
+    let mut first = true;
+    while let Activity::Quiet = Box::pin(active(core, &client, first)).await {
+        first = false;
+        client.waiting.set(true);
+        // The time limit of the idle wait is still set from the hot one.
+        let readable = client.socket.readable(&client.timer).await;
+        client.waiting.set(false);
+        if readable.is_err() {
+            return;
+        }
+    }
+}
+
+/// How the active part of a connection ended.
+enum Activity {
+    /// Nothing was asked for a while: wait without holding anything.
+    Quiet,
+    Ended,
+}
+
+async fn active(core: &Rc<Core>, client: &Client, first: bool) -> Activity {
+    let mut session = core.session();
+    let activity = exchanges(core, client, &mut session, first).await;
+    core.put_session(session);
+    activity
+}
+
+async fn exchanges(core: &Rc<Core>, client: &Client, session: &mut Session, mut first: bool) -> Activity {
+    loop {
+        let request = match next_request(core, client, session, first).await {
+            Next::Request(request) => request,
+            Next::Quiet => return Activity::Quiet,
+            Next::Closed => return Activity::Ended,
+            Next::Refused(answer) => {
+                refuse(core, client, session, answer).await;
+                return Activity::Ended;
+            }
+        };
+        first = false;
+        match exchange::run(core, client, session, &request).await {
+            After::Keep => {}
+            After::Close => return Activity::Ended,
+            After::Linger => {
+                linger(client).await;
+                return Activity::Ended;
+            }
+        }
+    }
+}
+
+enum Next {
+    Request(Request),
+    Quiet,
+    Closed,
+    /// The request cannot be read: say why, and close.
+    Refused(Answer),
+}
+
+async fn next_request(core: &Rc<Core>, client: &Client, session: &mut Session, first: bool) -> Next {
+    let timeouts = &core.settings.timeouts;
+    if session.inbound.as_ref().is_none_or(Buffer::is_empty) {
+        session.inbound = None;
+        if core.draining() {
+            return Next::Closed;
+        }
+        match if first { Some(HEAD_READ_TIMEOUT) } else { timeouts.idle } {
+            Some(limit) => client.timer.set(now() + limit),
+            None => client.timer.clear(),
+        }
+        client.waiting.set(true);
+        let received = client.socket.recv_hot(Room::Small, &client.timer).await;
+        client.waiting.set(false);
+        match received {
+            Ok(None) => return Next::Quiet,
+            Ok(Some(buffer)) if !buffer.is_empty() => session.inbound = Some(buffer),
+            Ok(Some(_)) | Err(_) => return Next::Closed,
+        }
+    }
+    let mut limited = false;
+    loop {
+        if let Some(inbound) = &mut session.inbound {
+            match parse::request(inbound.bytes(), &mut session.scan, &mut session.request) {
+                Ok(Some(request)) => {
+                    inbound.advance(request.head_bytes);
+                    session.body_begun = false;
+                    return Next::Request(request);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!("refused a request from {}: {error}", client.address);
+                    core.counters.refused();
+                    return Next::Refused(reply::of_request_error(&error));
+                }
+            }
+        }
+        if !limited {
+            limited = true;
+            client.timer.set(now() + timeouts.read.unwrap_or(HEAD_READ_TIMEOUT));
+        }
+        match client.socket.recv(Room::Small, &client.timer).await {
+            Ok(more) if more.is_empty() => return Next::Closed,
+            Ok(more) => match &mut session.inbound {
+                Some(inbound) if !inbound.is_empty() => inbound.extend(more.bytes()),
+                _ => session.inbound = Some(more),
+            },
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Next::Refused(reply::BAD_REQUEST),
+            Err(_) => return Next::Closed,
+        }
+    }
+}
+
+/// Answers a request that could not be read, and closes: where it ends is not known.
+async fn refuse(core: &Rc<Core>, client: &Client, session: &mut Session, answer: Answer) {
+    session.inbound = None;
+    let at = now();
+    let mut out = Buffer::take(Room::Small);
+    let manner = Manner { version: Version::Http11, head_only: false, keep: false };
+    reply::write(core, answer, manner, at, out.vec_mut());
+    client.timer.set(at + LINGER_TIMEOUT);
+    if client.socket.send(out, &client.timer).await.is_ok() {
+        linger(client).await;
+    }
+}
+
+/// Closes in a way that lets the client read the answer: while it still sends, closing at once would reset the
+/// connection and take the answer with it. Bounded in time and bytes.
+async fn linger(client: &Client) {
+    client.socket.shutdown(Shutdown::Write);
+    client.timer.set(now() + LINGER_TIMEOUT);
+    let mut left = LINGER_BYTES_MAX;
+    while let Ok(buffer) = client.socket.recv(Room::Small, &client.timer).await {
+        left = left.saturating_sub(buffer.len());
+        if buffer.is_empty() || left == 0 {
+            return;
+        }
+    }
+}

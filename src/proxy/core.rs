@@ -1,0 +1,199 @@
+//! What one core owns besides its ring: its snapshot, its upstream connections, its clients, its spare memory.
+//!
+//! Everything here is reached through `Rc` from the tasks of one core. Never shared with another core, except the
+//! [`Load`] that each core writes and all may read. Never holds a borrow across an `.await`.
+//! Read next: `connection.rs`.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam::channel::Sender;
+
+use super::connection::Client;
+use super::date::Date;
+use super::session::Session;
+use super::upstream::Pools;
+use crate::mailbox::{MailboxSender, Report};
+use crate::reactor::{self, Shutdown};
+use crate::settings::Settings;
+use crate::snapshot::Snapshot;
+use crate::telemetry::counter::Counters;
+
+/// Spare sessions kept for reuse by a core; more are freed.
+const SESSIONS_SPARE_MAX: usize = 256;
+
+/// How many connections a core has. Written by that core only; the others look when they accept.
+#[derive(Debug, Default)]
+pub(crate) struct Load(AtomicUsize);
+
+impl Load {
+    pub(crate) fn connections(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Another core, as a place to hand a connection to.
+#[derive(Clone, Debug)]
+pub(crate) struct Neighbour {
+    pub(crate) mailbox: MailboxSender,
+    pub(crate) load: Arc<Load>,
+}
+
+/// A snapshot in use. When the last exchange lets go of it, it goes back to control to be freed there.
+pub(crate) struct Held {
+    snapshot: Option<Box<Snapshot>>,
+    reports: Sender<Report>,
+}
+
+impl Deref for Held {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        self.snapshot.as_deref().expect("taken only by drop")
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(snapshot) = self.snapshot.take() {
+            // Control may be gone at the very end of the process: then the snapshot is freed here.
+            let _ = self.reports.send(Report::Retired(snapshot));
+        }
+    }
+}
+
+/// One core's possessions.
+pub(crate) struct Core {
+    pub(crate) index: usize,
+    pub(crate) settings: Settings,
+    pub(crate) pools: Pools,
+    pub(crate) date: Date,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) load: Arc<Load>,
+    /// Indexed by core; this core is among them.
+    pub(crate) neighbours: Vec<Neighbour>,
+    reports: Sender<Report>,
+    snapshot: RefCell<Rc<Held>>,
+    draining: Cell<bool>,
+    clients: RefCell<Clients>,
+    sessions: RefCell<Vec<Box<Session>>>,
+}
+
+/// The open connections, each in a place it knows, so that joining and leaving cost the same however many there are.
+#[derive(Default)]
+struct Clients {
+    places: Vec<Option<Rc<Client>>>,
+    free: Vec<usize>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        index: usize,
+        settings: Settings,
+        counters: Arc<Counters>,
+        neighbours: Vec<Neighbour>,
+        reports: Sender<Report>,
+    ) -> Self {
+        let idle_max = settings.upstream_idle_max.div_ceil(neighbours.len().max(1));
+        let load = neighbours.get(index).map_or_else(Arc::default, |own| Arc::clone(&own.load));
+        let empty = Held { snapshot: Some(Box::default()), reports: reports.clone() };
+        Self {
+            index,
+            settings,
+            pools: Pools::new(idle_max),
+            date: Date::default(),
+            counters,
+            load,
+            neighbours,
+            reports,
+            snapshot: RefCell::new(Rc::new(empty)),
+            draining: Cell::new(false),
+            clients: RefCell::default(),
+            sessions: RefCell::default(),
+        }
+    }
+
+    /// The snapshot to serve by from here on. An exchange takes it once and keeps it, even across a reload.
+    pub(crate) fn snapshot(&self) -> Rc<Held> {
+        Rc::clone(&self.snapshot.borrow())
+    }
+
+    /// Serves by another snapshot from the next exchange on. A pointer is swapped; nothing is built or freed here.
+    pub(crate) fn swap(&self, mut snapshot: Box<Snapshot>) {
+        let generation = snapshot.generation;
+        let retired = std::mem::take(&mut snapshot.pools_retired);
+        let held = Rc::new(Held { snapshot: Some(snapshot), reports: self.reports.clone() });
+        drop(self.snapshot.replace(held));
+        self.pools.retire(&retired);
+        let _ = self.reports.send(Report::Serving { core: self.index, generation });
+    }
+
+    pub(crate) fn draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// From now on every answer says `Connection: close`, and connections that wait for a request are closed.
+    pub(crate) fn drain(&self) {
+        self.draining.set(true);
+        for client in self.clients.borrow().places.iter().flatten() {
+            if client.waiting() {
+                // The pending receive ends with what has arrived, or with the end of the stream.
+                client.socket.shutdown(Shutdown::Read);
+            }
+        }
+        self.report_if_drained();
+    }
+
+    /// Counts a connection in and remembers it, for `drain`.
+    pub(crate) fn join(&self, client: &Rc<Client>) -> usize {
+        let mut clients = self.clients.borrow_mut();
+        let place = clients.free.pop().unwrap_or_else(|| {
+            clients.places.push(None);
+            clients.places.len() - 1
+        });
+        clients.places[place] = Some(Rc::clone(client));
+        self.load.0.store(self.load.connections() + 1, Ordering::Relaxed);
+        place
+    }
+
+    pub(crate) fn leave(&self, place: usize) {
+        let client = {
+            let mut clients = self.clients.borrow_mut();
+            clients.free.push(place);
+            clients.places[place].take()
+        };
+        drop(client);
+        self.load.0.store(self.load.connections() - 1, Ordering::Relaxed);
+        self.report_if_drained();
+    }
+
+    /// Sees to it that kept upstream connections are looked after while there are any.
+    pub(crate) fn start_sweep(self: &Rc<Self>) {
+        if self.pools.wants_sweep() {
+            let core = Rc::clone(self);
+            reactor::spawn(async move { core.pools.sweep().await });
+        }
+    }
+
+    fn report_if_drained(&self) {
+        if self.draining() && self.load.connections() == 0 {
+            let _ = self.reports.send(Report::Drained { core: self.index });
+        }
+    }
+
+    /// Memory for a connection that has something to do.
+    pub(crate) fn session(&self) -> Box<Session> {
+        self.sessions.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn put_session(&self, mut session: Box<Session>) {
+        let mut sessions = self.sessions.borrow_mut();
+        if sessions.len() < SESSIONS_SPARE_MAX {
+            session.clear();
+            sessions.push(session);
+        }
+    }
+}

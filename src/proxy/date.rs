@@ -1,0 +1,57 @@
+//! The value of the Date field, made anew once a second.
+//!
+//! Owns one formatted date. Never reads the wall clock more often than that. RFC 9110 5.6.7 (IMF-fixdate).
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use crate::reactor::clock::Instant;
+
+const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/// A date that is at most a second old.
+#[derive(Debug, Default)]
+pub(crate) struct Date {
+    until: Cell<Option<Instant>>,
+    text: RefCell<String>,
+}
+
+impl Date {
+    /// Appends the date as of `now` to `out`.
+    pub(crate) fn write(&self, now: Instant, out: &mut Vec<u8>) {
+        if self.until.get().is_none_or(|until| now >= until) {
+            let wall = OffsetDateTime::now_utc();
+            let left = Duration::from_nanos(u64::from(1_000_000_000 - wall.nanosecond().min(999_999_999)));
+            self.until.set(Some(now + left));
+            self.text.replace(format_date(wall));
+        }
+        out.extend_from_slice(self.text.borrow().as_bytes());
+    }
+}
+
+fn format_date(at: OffsetDateTime) -> String {
+    format!(
+        "{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT",
+        DAYS[usize::from(at.weekday().number_days_from_monday())],
+        at.day(),
+        MONTHS[usize::from(u8::from(at.month()) - 1)],
+        at.year(),
+        at.hour(),
+        at.minute(),
+        at.second()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_is_written_as_an_imf_fixdate() {
+        let at = OffsetDateTime::from_unix_timestamp(784_111_777).expect("a valid time");
+        assert_eq!(format_date(at), "Sun, 06 Nov 1994 08:49:37 GMT");
+    }
+}

@@ -1,0 +1,334 @@
+//! THE STORY of one request, top to bottom. Each leaf is called once and never calls back.
+//!
+//! Owns the order of the steps and what happens after a failure. Never parses bytes, never picks a server itself.
+//! Read next, in this order: `frontend/trie.rs`, `backend/balancer.rs`, `upstream.rs`, `forward.rs`, `answer.rs`.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::answer::{self, Answering, End};
+use super::body::{self, Upload, UploadEnd};
+use super::connection::Client;
+use super::core::Core;
+use super::failure::{Cause, Failure, Retry, Side, Stage};
+use super::forward::{self, Forwarding};
+use super::reply::{self, Answer};
+use super::session::Session;
+use super::tunnel;
+use super::upstream::Upstream;
+use crate::backend::balancer::NoServer;
+use crate::backend::{Backend, Scheme, Server};
+use crate::frontend::Frontend;
+use crate::frontend::trie::Lookup;
+use crate::http::body::{BodyReader, Framing};
+use crate::http::h1::parse::{Request, Upgrade};
+use crate::http::{FieldId, Head};
+use crate::limits::{BODY_INLINE_BYTES, CLIENT_CHECK_INTERVAL, LINGER_TIMEOUT, SEND_STALL_TIMEOUT};
+use crate::reactor::clock::{Instant, now};
+use crate::reactor::{Buffer, Room, Shutdown};
+
+/// What becomes of the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    /// The next request may come.
+    Keep,
+    Close,
+    /// Close, but let the client finish what it is sending.
+    Linger,
+}
+
+/// One exchange, from a request's head to the last byte of its answer.
+pub(crate) async fn run(core: &Rc<Core>, client: &Client, session: &mut Session, request: &Request) -> After {
+    let at = now();
+    core.counters.request();
+    client.timer.set(at + core.settings.timeouts.write.unwrap_or(SEND_STALL_TIMEOUT));
+    if session.request.target() == b"*" {
+        return answer(core, client, session, request, Own::Empty).await;
+    }
+    let snapshot = core.snapshot(); // One snapshot for the whole exchange, even across a reload.
+    let found = snapshot.trie(client.entry_point).map(|trie| trie.lookup(&session.request, &mut session.scratch));
+    let frontend = match found {
+        Some(Lookup::Frontend(id)) => snapshot.frontend(id),
+        Some(Lookup::Redirect) => return answer(core, client, session, request, Own::Moved).await,
+        Some(Lookup::None) | None => {
+            return answer(core, client, session, request, Own::Answer(reply::NOT_FOUND)).await;
+        }
+    };
+    if !client.trusted {
+        session.request.remove(FieldId::XForwardedPrefix);
+        session.request.remove(FieldId::XReplacedPath);
+    }
+    if frontend.modifiers.apply(&mut session.request, &mut session.scratch).is_err() {
+        return answer(core, client, session, request, Own::Answer(reply::NOT_FOUND)).await;
+    }
+    let backend = snapshot.backend(frontend.backend);
+    match ask(core, client, session, request, frontend, backend, at).await {
+        Ok(after) => after,
+        Err(failure) => fail(core, client, session, request, frontend, &failure).await,
+    }
+}
+
+/// Asks one server after another until one answers, as often as the operator allows, or once more where that is safe.
+async fn ask(
+    core: &Rc<Core>,
+    client: &Client,
+    session: &mut Session,
+    request: &Request,
+    frontend: &Frontend,
+    backend: &Backend,
+    at: Instant,
+) -> Result<After, Failure> {
+    session.request.strip_hop_by_hop();
+    let idempotent = is_idempotent(&session.request);
+    let tries_max = match core.settings.retry_attempts {
+        Some(0) => backend.servers.len(),
+        Some(attempts) => attempts as usize,
+        None => 1 + usize::from(idempotent),
+    };
+    let mut tries = 1;
+    let mut server = pick(backend)?;
+    let mut fresh = false;
+    loop {
+        let failure = match attempt(core, client, session, request, frontend, server, fresh, at).await {
+            Ok(after) => return Ok(after),
+            Err(failure) => failure,
+        };
+        match failure.retry {
+            // Its server closed it while it was kept: that says nothing of the server.
+            Retry::Stale if !fresh && idempotent && repeatable(session, request) => fresh = true,
+            Retry::Safe if tries < tries_max => {
+                tries += 1;
+                server = pick(backend)?;
+            }
+            _ => return Err(failure),
+        }
+        core.counters.retry();
+        tracing::debug!("backend {}: trying again: {failure}", backend.name);
+    }
+}
+
+fn pick(backend: &Backend) -> Result<&Server, Failure> {
+    let cause = match backend.balancer.next(&backend.shard) {
+        Ok(id) => {
+            let server = &backend.servers[id.0 as usize];
+            match server.scheme {
+                Scheme::Http => return Ok(server),
+                Scheme::Unsupported => Cause::Scheme,
+            }
+        }
+        Err(NoServer::Empty) => Cause::NoServer,
+        Err(NoServer::AllZero) => Cause::NoWeight,
+    };
+    Err(Failure { side: Side::Proxy, stage: Stage::Pick, retry: Retry::Never, cause })
+}
+
+/// One try: a connection, the request sent, the answer relayed. Fails only while the client has seen nothing.
+#[expect(clippy::too_many_arguments, reason = "the story's whole cast; a struct would only be taken apart here")]
+async fn attempt(
+    core: &Rc<Core>,
+    client: &Client,
+    session: &mut Session,
+    request: &Request,
+    frontend: &Frontend,
+    server: &Server,
+    fresh: bool,
+    at: Instant,
+) -> Result<After, Failure> {
+    let mut upstream = core.pools.open(server, fresh, core.settings.timeouts.dial).await?;
+    let body = Body::of(request, session);
+    let mut out = Buffer::take(Room::Small);
+    let forwarding = Forwarding { request, pass_host: frontend.pass_host_header, server, expect: body == Body::Streamed };
+    forward::request_head(core, client, &session.request, &forwarding, out.vec_mut());
+    if let (Body::Inline(bytes), Some(inbound)) = (body, &session.inbound) {
+        out.extend(&inbound.bytes()[..bytes]);
+    }
+    session.watch.set(at + CLIENT_CHECK_INTERVAL);
+    let retry = if upstream.reused { Retry::Stale } else { Retry::Never };
+    upstream.socket.send(out, &client.timer).await.map_err(|error| Failure::io(Stage::Send, retry, error))?;
+
+    session.body_begun = body == Body::Streamed;
+    let Session { inbound, request: head, answer, answer_trailers, request_trailers, watch, upload, .. } = session;
+    let uploading = Upload::new(body == Body::Streamed, request.expect_continue);
+    let mut answering = Answering { request, head, answer, trailers: answer_trailers, watch, upload: &uploading, at };
+    let end = if body == Body::Streamed {
+        let server_socket = Rc::clone(&upstream.socket);
+        let sending = body::Sending { framing: request.framing, inbound, trailers: request_trailers, timer: upload };
+        let mut upload_task = pin!(body::upload(core, client, &server_socket, sending, &uploading, at));
+        let mut answer_task = pin!(answer::relay(core, client, &mut upstream, &mut answering));
+        // Both go on at once: a server may answer before it has read everything.
+        let mut uploaded = None;
+        let end = poll_fn(|cx| {
+            if let Poll::Ready(end) = answer_task.as_mut().poll(cx) {
+                return Poll::Ready(end);
+            }
+            if uploaded.is_none()
+                && let Poll::Ready(end) = upload_task.as_mut().poll(cx)
+            {
+                if end.client_failed() {
+                    // The server must not take what it has for the whole body; the answer's task ends by this.
+                    server_socket.shutdown(Shutdown::Both);
+                }
+                uploaded = Some(end);
+                uploading.ended();
+                if let Poll::Ready(end) = answer_task.as_mut().poll(cx) {
+                    return Poll::Ready(end);
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+        if uploaded.is_none() {
+            // Answered before the body was through: nobody wants the rest.
+            server_socket.shutdown(Shutdown::Both);
+            upload.set(now() + LINGER_TIMEOUT);
+            let _ = upload_task.await;
+        }
+        match (end, uploaded) {
+            (Err(_), Some(UploadEnd::ClientGone)) => return Err(Failure::client(Stage::Send, Cause::ClientGone)),
+            (Err(_), Some(UploadEnd::Malformed)) => return Err(Failure::client(Stage::Send, Cause::ClientBody)),
+            (Err(_), Some(UploadEnd::TooSlow)) => return Err(Failure::client(Stage::Send, Cause::ClientSlow)),
+            (end, Some(UploadEnd::Done)) => end?,
+            // The answer is complete, but where the client's body ends is not known.
+            (end, _) => {
+                return Ok(match end? {
+                    End::Complete { .. } => After::Linger,
+                    End::Cut | End::Tunnel { .. } => After::Close,
+                });
+            }
+        }
+    } else {
+        answer::relay(core, client, &mut upstream, &mut answering).await?
+    };
+    if let (Body::Inline(bytes), Some(inbound)) = (body, inbound.as_mut()) {
+        inbound.advance(bytes);
+    }
+    Ok(match end {
+        End::Complete { keep_client, keep_server } => {
+            if keep_server {
+                keep(core, upstream).await;
+            }
+            if keep_client { After::Keep } else { After::Close }
+        }
+        End::Cut => After::Close,
+        End::Tunnel { first } => {
+            Box::pin(tunnel::run(client, &mut upstream, inbound.take(), first)).await;
+            After::Close
+        }
+    })
+}
+
+async fn keep(core: &Rc<Core>, upstream: Box<Upstream>) {
+    core.pools.put(upstream, now()).await;
+    core.start_sweep();
+}
+
+/// How the request's body travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Body {
+    None,
+    /// It came with the head, so many bytes, and goes with the head.
+    Inline(usize),
+    /// It is relayed while the answer may already come.
+    Streamed,
+}
+
+impl Body {
+    fn of(request: &Request, session: &Session) -> Self {
+        match request.framing {
+            Framing::None => Self::None,
+            Framing::Length(length) => {
+                let arrived = session.inbound.as_ref().map_or(0, Buffer::len);
+                match usize::try_from(length) {
+                    Ok(length) if length <= arrived && length <= BODY_INLINE_BYTES => Self::Inline(length),
+                    _ => Self::Streamed,
+                }
+            }
+            Framing::Chunked | Framing::UntilClose => Self::Streamed,
+        }
+    }
+}
+
+/// The whole request is still at hand.
+fn repeatable(session: &Session, request: &Request) -> bool {
+    Body::of(request, session) != Body::Streamed && request.upgrade == Upgrade::None
+}
+
+/// RFC 9110 9.2.2.
+fn is_idempotent(request: &Head) -> bool {
+    matches!(request.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE" | b"TRACE")
+}
+
+/// Tells the client, if there is one, and the log.
+async fn fail(
+    core: &Rc<Core>,
+    client: &Client,
+    session: &mut Session,
+    request: &Request,
+    frontend: &Frontend,
+    failure: &Failure,
+) -> After {
+    core.counters.failure();
+    match failure.side {
+        Side::Client => tracing::debug!("frontend {}: {failure}", frontend.name),
+        Side::Proxy | Side::Server => tracing::warn!("frontend {}: {failure}", frontend.name),
+    }
+    match reply::of_failure(failure) {
+        Some(told) => answer(core, client, session, request, Own::Answer(told)).await,
+        None => After::Close,
+    }
+}
+
+/// An answer of our own.
+enum Own {
+    Answer(Answer),
+    /// 301 to the location that the lookup left in the session.
+    Moved,
+    Empty,
+}
+
+async fn answer(core: &Rc<Core>, client: &Client, session: &mut Session, request: &Request, own: Own) -> After {
+    let read = body_is_read(session, request);
+    let keep = request.persistent && read && !core.draining();
+    let manner = reply::manner(&session.request, keep);
+    let at = now();
+    let mut out = Buffer::take(Room::Small);
+    match own {
+        Own::Answer(own) => reply::write(core, own, manner, at, out.vec_mut()),
+        Own::Moved => {
+            let get = session.request.method() == b"GET";
+            reply::write_moved(core, session.scratch.location(), get, manner, at, out.vec_mut());
+        }
+        Own::Empty => reply::write_empty(core, manner, at, out.vec_mut()),
+    }
+    if client.socket.send(out, &client.timer).await.is_err() {
+        return After::Close;
+    }
+    match (keep, read) {
+        (true, _) => After::Keep,
+        (false, true) => After::Close,
+        (false, false) => After::Linger,
+    }
+}
+
+/// Consumes the request's body if all of it is here. If not, the connection cannot carry another request.
+fn body_is_read(session: &mut Session, request: &Request) -> bool {
+    if request.framing == Framing::None {
+        return true;
+    }
+    if session.body_begun {
+        return false;
+    }
+    let Some(inbound) = &mut session.inbound else {
+        return false;
+    };
+    let mut reader = BodyReader::new(request.framing);
+    match reader.decode(inbound.bytes_mut(), &mut session.request_trailers) {
+        Ok(decoded) => {
+            inbound.advance(decoded.consumed);
+            decoded.finished
+        }
+        Err(_) => false,
+    }
+}

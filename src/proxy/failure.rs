@@ -1,0 +1,121 @@
+//! Why an exchange could not be finished: whose fault, where, and whether it may be tried again.
+//!
+//! Owns the vocabulary; `reply.rs` alone turns it into a status.
+
+use std::fmt;
+use std::io;
+
+use crate::http::h1::parse::ResponseError;
+
+/// Whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Proxy,
+    Server,
+}
+
+/// How far the exchange had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Choosing a server.
+    Pick,
+    /// Reaching it: nothing was sent.
+    Connect,
+    /// Sending the request.
+    Send,
+    /// Waiting for the head of the answer, or reading it.
+    Answer,
+    /// Relaying the answer; the client has its head already.
+    Relay,
+}
+
+/// May the request be sent again?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// No byte of it reached a server: always.
+    Safe,
+    /// A kept connection died before its first answer byte: if the request is idempotent and can be repeated.
+    Stale,
+    Never,
+}
+
+#[derive(Debug)]
+pub(crate) enum Cause {
+    /// The backend has no server.
+    NoServer,
+    /// Every server of the backend has weight 0.
+    NoWeight,
+    /// The server's scheme is not one we speak.
+    Scheme,
+    /// The server's name has no address.
+    Unresolved,
+    Io(io::Error),
+    TimedOut,
+    /// The connection ended before the answer did.
+    Closed,
+    /// What the server sent is not an answer.
+    Malformed(ResponseError),
+    /// The client left.
+    ClientGone,
+    /// The client's body is not what its framing says.
+    ClientBody,
+    /// The client took too long to send its body.
+    ClientSlow,
+}
+
+/// An exchange that could not be finished.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) side: Side,
+    pub(crate) stage: Stage,
+    pub(crate) retry: Retry,
+    pub(crate) cause: Cause,
+}
+
+impl Failure {
+    pub(crate) fn server(stage: Stage, retry: Retry, cause: Cause) -> Self {
+        Self { side: Side::Server, stage, retry, cause }
+    }
+
+    pub(crate) fn client(stage: Stage, cause: Cause) -> Self {
+        Self { side: Side::Client, stage, retry: Retry::Never, cause }
+    }
+
+    /// A failure of an operation on a server's connection.
+    pub(crate) fn io(stage: Stage, retry: Retry, error: io::Error) -> Self {
+        let cause = if error.kind() == io::ErrorKind::TimedOut { Cause::TimedOut } else { Cause::Io(error) };
+        Self::server(stage, retry, cause)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = match self.side {
+            Side::Client => "client",
+            Side::Proxy => "proxy",
+            Side::Server => "server",
+        };
+        let stage = match self.stage {
+            Stage::Pick => "choosing a server",
+            Stage::Connect => "connecting",
+            Stage::Send => "sending the request",
+            Stage::Answer => "waiting for the answer",
+            Stage::Relay => "relaying the answer",
+        };
+        write!(f, "{side}, {stage}: ")?;
+        match &self.cause {
+            Cause::NoServer => f.write_str("the backend has no server"),
+            Cause::NoWeight => f.write_str("every server of the backend has weight 0"),
+            Cause::Scheme => f.write_str("the scheme of the server's URL is not supported"),
+            Cause::Unresolved => f.write_str("the server's name has no address"),
+            Cause::Io(error) => write!(f, "{error}"),
+            Cause::TimedOut => f.write_str("timed out"),
+            Cause::Closed => f.write_str("connection closed too early"),
+            Cause::Malformed(error) => write!(f, "not a valid answer: {error}"),
+            Cause::ClientGone => f.write_str("the client left"),
+            Cause::ClientBody => f.write_str("the body of the request is malformed"),
+            Cause::ClientSlow => f.write_str("the body of the request came too slowly"),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Heads rewritten on their way: built anew, never copied through.
+//!
+//! Owns which fields pass, which are replaced, and what is said of the client (`X-Forwarded-*`; spec frontends 10, 11).
+//! Hop-by-hop fields were stripped from the head before: what is set here cannot be removed by a client.
+//! Never sends anything.
+
+
+use super::connection::Client;
+use super::core::Core;
+use super::reply;
+use crate::backend::Server;
+use crate::http::body::Framing;
+use crate::http::h1::encode;
+use crate::http::h1::parse::{Request, Upgrade};
+use crate::http::{FieldId, Head, Version};
+use crate::reactor::clock::Instant;
+
+/// How a request is forwarded.
+pub(crate) struct Forwarding<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) pass_host: bool,
+    pub(crate) server: &'a Server,
+    /// Pass `Expect: 100-continue` on: the body is not here yet.
+    pub(crate) expect: bool,
+}
+
+/// Appends the head of a request, as its server gets it.
+pub(crate) fn request_head(core: &Core, client: &Client, head: &Head, forwarding: &Forwarding<'_>, out: &mut Vec<u8>) {
+    let Forwarding { request, pass_host, server, expect } = *forwarding;
+    encode::request_line(out, head.method(), head.target());
+    let authority = head.authority();
+    let host = if pass_host && !authority.is_empty() { authority } else { server.authority.as_bytes() };
+    encode::field(out, b"Host", host);
+    for field in head.fields() {
+        match field.id {
+            FieldId::Host | FieldId::ContentLength | FieldId::TransferEncoding => {}
+            FieldId::Expect if !expect => {}
+            FieldId::XForwardedFor
+            | FieldId::XForwardedHost
+            | FieldId::XForwardedPort
+            | FieldId::XForwardedProto
+            | FieldId::XForwardedServer
+            | FieldId::XRealIp => {}
+            FieldId::XForwardedMethod | FieldId::XForwardedUri if !client.trusted => {}
+            _ => encode::field(out, field.name, field.value),
+        }
+    }
+    forwarded(core, client, head, out);
+    match request.framing {
+        Framing::None => {}
+        Framing::Length(length) => encode::content_length(out, length),
+        Framing::Chunked | Framing::UntilClose => encode::chunked(out),
+    }
+    if request.te_trailers {
+        encode::field(out, b"Te", b"trailers");
+    }
+    if request.upgrade != Upgrade::None {
+        out.extend_from_slice(b"Connection: Upgrade\r\n");
+        // Stripped as a hop-by-hop field, and said again for this hop; its text is still in the head.
+        for value in head.removed_values(FieldId::Upgrade) {
+            encode::field(out, b"Upgrade", value);
+        }
+    }
+    encode::end(out);
+}
+
+/// What we say of the client. A trusted one is believed where it says something already.
+fn forwarded(core: &Core, client: &Client, head: &Head, out: &mut Vec<u8>) {
+    let said = |id| if client.trusted { head.first(id).filter(|value| !value.is_empty()) } else { None };
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    if client.trusted && head.has(FieldId::XForwardedFor) {
+        for value in head.values(FieldId::XForwardedFor) {
+            out.extend_from_slice(value);
+            out.extend_from_slice(b", ");
+        }
+    }
+    out.extend_from_slice(client.address.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    let authority = head.authority();
+    let proto = said(FieldId::XForwardedProto).unwrap_or(b"http");
+    encode::field(out, b"X-Real-Ip", said(FieldId::XRealIp).unwrap_or(client.address.as_bytes()));
+    encode::field(out, b"X-Forwarded-Proto", proto);
+    if let Some(host) = said(FieldId::XForwardedHost).or(Some(authority)).filter(|host| !host.is_empty()) {
+        encode::field(out, b"X-Forwarded-Host", host);
+    }
+    let port = said(FieldId::XForwardedPort).or_else(|| port_of(authority)).unwrap_or_else(|| match proto {
+        b"https" | b"wss" => b"443",
+        _ => b"80",
+    });
+    encode::field(out, b"X-Forwarded-Port", port);
+    encode::field(out, b"X-Forwarded-Server", core.settings.host_name.as_bytes());
+}
+
+/// The port of `host:port` or `[host]:port`.
+fn port_of(authority: &[u8]) -> Option<&[u8]> {
+    let colon = memchr::memrchr(b':', authority)?;
+    let port = &authority[colon + 1..];
+    (!port.is_empty() && port.iter().all(u8::is_ascii_digit)).then_some(port)
+}
+
+/// How an answer is framed for its client.
+pub(crate) struct ToClient {
+    pub(crate) version: Version,
+    pub(crate) framing: Framing,
+    pub(crate) chunked: bool,
+    /// The end of the connection is the end of the body.
+    pub(crate) close_delimited: bool,
+    pub(crate) keep: bool,
+}
+
+/// Appends the head of a final answer, as the client gets it.
+pub(crate) fn answer_head(core: &Core, answer: &mut Head, to_client: &ToClient, at: Instant, out: &mut Vec<u8>) {
+    answer.strip_hop_by_hop();
+    encode::status_line(out, to_client.version, answer.status);
+    let has_body = to_client.framing != Framing::None;
+    for field in answer.fields() {
+        match field.id {
+            FieldId::TransferEncoding => {}
+            // Without a body it says how long one would be (HEAD, 304), and passes.
+            FieldId::ContentLength if has_body || answer.status == 204 => {}
+            _ => encode::field(out, field.name, field.value),
+        }
+    }
+    if !answer.has(FieldId::Date) {
+        out.extend_from_slice(b"Date: ");
+        core.date.write(at, out);
+        out.extend_from_slice(b"\r\n");
+    }
+    if to_client.chunked {
+        encode::chunked(out);
+    } else if let Framing::Length(length) = to_client.framing {
+        encode::content_length(out, length);
+    }
+    reply::connection(to_client.version, to_client.keep, out);
+    encode::end(out);
+}
+
+/// Appends the head of an interim answer.
+pub(crate) fn interim_head(answer: &mut Head, out: &mut Vec<u8>) {
+    answer.strip_hop_by_hop();
+    encode::status_line(out, Version::Http11, answer.status);
+    for field in answer.fields() {
+        if !matches!(field.id, FieldId::TransferEncoding | FieldId::ContentLength) {
+            encode::field(out, field.name, field.value);
+        }
+    }
+    encode::end(out);
+}
+
+/// Appends the head of a 101: from here on the connection is a tunnel.
+pub(crate) fn switching_head(answer: &mut Head, out: &mut Vec<u8>) {
+    answer.strip_hop_by_hop();
+    encode::status_line(out, Version::Http11, 101);
+    for field in answer.fields() {
+        if !matches!(field.id, FieldId::TransferEncoding | FieldId::ContentLength) {
+            encode::field(out, field.name, field.value);
+        }
+    }
+    out.extend_from_slice(b"Connection: Upgrade\r\n");
+    for value in answer.removed_values(FieldId::Upgrade) {
+        encode::field(out, b"Upgrade", value);
+    }
+    encode::end(out);
+}

@@ -1,0 +1,84 @@
+//! New connections: accepted on one core, served there or handed to a core with fewer.
+//!
+//! Owns the accept loops of a core. Running out of file descriptors pauses a loop, it never ends it and never spins.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::connection::{self, Client};
+use super::core::Core;
+use crate::limits::DESCRIPTORS_WAIT;
+use crate::mailbox::Message;
+use crate::reactor::{self, Listener, Socket, sleep};
+use crate::snapshot::EntryPointId;
+
+/// A core gives a new connection away if it has this many more than another, and a quarter more.
+const CROWD: usize = 32;
+
+/// Accepts until the listener is stopped.
+pub(crate) async fn accept(core: Rc<Core>, listener: Rc<Listener>, entry_point: EntryPointId) {
+    let mut exhausted = false;
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => {
+                exhausted = false;
+                if let Some(socket) = hand_over(&core, socket, peer, entry_point) {
+                    begin(&core, socket, peer, entry_point);
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotConnected => return,
+            Err(error) if is_exhaustion(&error) => {
+                if !exhausted {
+                    exhausted = true;
+                    tracing::error!(
+                        "core {}: no connection can be accepted: {error}; kept upstream connections are closed, \
+                         trying again",
+                        core.index
+                    );
+                }
+                core.pools.close_all();
+                sleep(DESCRIPTORS_WAIT).await;
+            }
+            // The client was gone before it was accepted, or its packet was odd: the next one is another matter.
+            Err(error) => tracing::debug!("core {}: accept: {error}", core.index),
+        }
+    }
+}
+
+fn is_exhaustion(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// Starts to serve a connection on this core.
+pub(crate) fn begin(core: &Rc<Core>, socket: Socket, peer: SocketAddr, entry_point: EntryPointId) {
+    core.counters.connection();
+    let client = Rc::new(Client::new(core, socket, peer, entry_point));
+    reactor::spawn(connection::serve(Rc::clone(core), client));
+}
+
+/// Gives the connection to the least crowded core if this one is crowded. Gives it back if it is to stay.
+fn hand_over(core: &Core, socket: Socket, peer: SocketAddr, entry_point: EntryPointId) -> Option<Socket> {
+    let own = core.load.connections();
+    if own < CROWD || core.neighbours.len() < 2 {
+        return Some(socket);
+    }
+    let other = core.neighbours.iter().min_by_key(|neighbour| neighbour.load.connections())?;
+    let theirs = other.load.connections();
+    if own < theirs + theirs / 4 + CROWD {
+        return Some(socket);
+    }
+    match socket.into_fd() {
+        Ok(descriptor) => {
+            let message = Message::Connection { entry_point, socket: descriptor, peer };
+            match other.mailbox.send(message) {
+                Ok(()) => None,
+                Err(Message::Connection { socket, .. }) => Socket::from_fd(socket).ok(),
+                Err(_) => None,
+            }
+        }
+        Err(error) => {
+            tracing::debug!("core {}: a connection could not be handed over: {error}", core.index);
+            None
+        }
+    }
+}

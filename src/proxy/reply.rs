@@ -1,0 +1,133 @@
+//! Answers we make ourselves, and which failure gets which: the whole mapping is one `match`.
+//!
+//! Owns statuses and bodies to the byte of spec frontends 11 and 12. Never decides whether something failed.
+
+use super::core::Core;
+use super::failure::{Cause, Failure};
+use crate::http::h1::encode;
+use crate::http::h1::parse::RequestError;
+use crate::http::{Head, Version};
+use crate::reactor::clock::Instant;
+
+/// An answer without a server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: &'static str,
+    /// `X-Content-Type-Options: nosniff`, which the reference sends with the answers of its own router.
+    nosniff: bool,
+}
+
+const fn text(status: u16, body: &'static str) -> Answer {
+    Answer { status, body, nosniff: false }
+}
+
+pub(crate) const NOT_FOUND: Answer = Answer { status: 404, body: "404 page not found\n", nosniff: true };
+pub(crate) const METHOD_NOT_ALLOWED: Answer = text(405, "Method Not Allowed");
+pub(crate) const BAD_REQUEST: Answer = text(400, "400 Bad Request");
+pub(crate) const REQUEST_TIMEOUT: Answer = text(408, "Request Timeout");
+pub(crate) const INTERNAL: Answer = text(500, "Internal Server Error");
+
+/// What the client is told; `None` if there is nobody to tell.
+pub(crate) fn of_failure(failure: &Failure) -> Option<Answer> {
+    Some(match &failure.cause {
+        Cause::NoServer => text(503, "Service Unavailable"),
+        Cause::NoWeight | Cause::Scheme => INTERNAL,
+        Cause::TimedOut => text(504, "Gateway Timeout"),
+        Cause::Unresolved | Cause::Io(_) | Cause::Closed | Cause::Malformed(_) => text(502, "Bad Gateway"),
+        Cause::ClientBody => BAD_REQUEST,
+        Cause::ClientSlow => REQUEST_TIMEOUT,
+        Cause::ClientGone => return None,
+    })
+}
+
+/// What a request that cannot be read is told. The connection is closed after each of them.
+pub(crate) fn of_request_error(error: &RequestError) -> Answer {
+    match error {
+        RequestError::MissingHost => text(400, "400 Bad Request: missing required Host header"),
+        RequestError::TargetTooLong => text(414, "414 URI Too Long"),
+        RequestError::HeadTooLarge | RequestError::TooManyFields => text(431, "431 Request Header Fields Too Large"),
+        RequestError::UnknownCoding => text(501, "501 Not Implemented"),
+        RequestError::Version => text(505, "505 HTTP Version Not Supported"),
+        RequestError::Connect => METHOD_NOT_ALLOWED,
+        _ => BAD_REQUEST,
+    }
+}
+
+/// How an answer of ours is written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    pub(crate) version: Version,
+    pub(crate) head_only: bool,
+    pub(crate) keep: bool,
+}
+
+/// Appends an answer to `out`.
+pub(crate) fn write(core: &Core, answer: Answer, manner: Manner, at: Instant, out: &mut Vec<u8>) {
+    encode::status_line(out, manner.version, answer.status);
+    encode::field(out, b"Content-Type", b"text/plain; charset=utf-8");
+    if answer.nosniff {
+        encode::field(out, b"X-Content-Type-Options", b"nosniff");
+    }
+    finish(core, manner, at, answer.body.len(), out);
+    if !manner.head_only {
+        out.extend_from_slice(answer.body.as_bytes());
+    }
+}
+
+/// Appends a permanent redirect to `location`, with the little page that browsers of old want.
+pub(crate) fn write_moved(core: &Core, location: &[u8], get: bool, manner: Manner, at: Instant, out: &mut Vec<u8>) {
+    let mut body = Vec::new();
+    if get {
+        body.extend_from_slice(b"<a href=\"");
+        for byte in location {
+            match byte {
+                b'&' => body.extend_from_slice(b"&amp;"),
+                b'<' => body.extend_from_slice(b"&lt;"),
+                b'>' => body.extend_from_slice(b"&gt;"),
+                b'"' => body.extend_from_slice(b"&#34;"),
+                b'\'' => body.extend_from_slice(b"&#39;"),
+                _ => body.push(*byte),
+            }
+        }
+        body.extend_from_slice(b"\">Moved Permanently</a>.\n\n");
+    }
+    encode::status_line(out, manner.version, 301);
+    encode::field(out, b"Location", location);
+    if get || manner.head_only {
+        encode::field(out, b"Content-Type", b"text/html; charset=utf-8");
+    }
+    finish(core, manner, at, body.len(), out);
+    if !manner.head_only {
+        out.extend_from_slice(&body);
+    }
+}
+
+/// Appends an empty 200, the answer to `OPTIONS *`.
+pub(crate) fn write_empty(core: &Core, manner: Manner, at: Instant, out: &mut Vec<u8>) {
+    encode::status_line(out, manner.version, 200);
+    finish(core, manner, at, 0, out);
+}
+
+fn finish(core: &Core, manner: Manner, at: Instant, body_bytes: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Date: ");
+    core.date.write(at, out);
+    out.extend_from_slice(b"\r\n");
+    encode::content_length(out, body_bytes as u64);
+    connection(manner.version, manner.keep, out);
+    encode::end(out);
+}
+
+/// Says what becomes of the connection, where it is not what the version implies.
+pub(crate) fn connection(version: Version, keep: bool, out: &mut Vec<u8>) {
+    match (version, keep) {
+        (Version::Http10, true) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        (Version::Http11, false) => out.extend_from_slice(b"Connection: close\r\n"),
+        _ => {}
+    }
+}
+
+/// The manner in which a request whose head was read is answered.
+pub(crate) fn manner(request: &Head, keep: bool) -> Manner {
+    Manner { version: request.version, head_only: request.method() == b"HEAD", keep }
+}

@@ -1,0 +1,45 @@
+//! The memory of a connection that has something to do: heads, buffers, timers.
+//!
+//! Borrowed from the core while a client is active and given back when it falls quiet, so an idle connection holds none
+//! of it and a busy one allocates nothing.
+
+use crate::frontend::Scratch;
+use crate::http::Head;
+use crate::http::h1::parse::Scan;
+use crate::reactor::{Buffer, Timer};
+
+/// See the file's header.
+#[derive(Default)]
+pub(crate) struct Session {
+    /// Received from the client and not consumed yet: the rest of a head, a body's beginning, a pipelined request.
+    pub(crate) inbound: Option<Buffer>,
+    /// How far `inbound` was searched for the end of a head.
+    pub(crate) scan: Scan,
+    /// Part of the request's body was consumed: what is left in `inbound` is not its beginning.
+    pub(crate) body_begun: bool,
+    pub(crate) request: Head,
+    pub(crate) answer: Head,
+    /// Trailers of the request, then of the answer.
+    pub(crate) request_trailers: Head,
+    pub(crate) answer_trailers: Head,
+    pub(crate) scratch: Scratch,
+    /// Ticks while an exchange waits for its server.
+    pub(crate) watch: Timer,
+    /// The limit of what the client sends as a body.
+    pub(crate) upload: Timer,
+}
+
+impl Session {
+    /// Makes it ready for another connection: nothing of the last client is left in it.
+    pub(crate) fn clear(&mut self) {
+        self.inbound = None;
+        self.scan = Scan::default();
+        self.body_begun = false;
+        for head in [&mut self.request, &mut self.answer, &mut self.request_trailers, &mut self.answer_trailers] {
+            head.clear();
+            head.shrink_if_large();
+        }
+        self.watch.clear();
+        self.upload.clear();
+    }
+}

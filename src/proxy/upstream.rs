@@ -1,0 +1,246 @@
+//! Connections to servers: opened, kept, used again.
+//!
+//! Owns the pools of one core, a stack per server address. A connection always has a receive under way ([`Incoming`]):
+//! the answer's first bytes arrive without another operation, and a kept connection that its server closes, or on which
+//! it speaks unasked, is known to be unusable before anybody is given it.
+//! Never shares a connection with another core. Limits are exact per core, give or take a second: a connection that
+//! was used within the last second does not count as idle (the burst that comes next would only open it again).
+//! Read next: `exchange.rs`.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use super::failure::{Cause, Failure, Retry, Side, Stage};
+use crate::backend::{PoolKey, Server};
+use crate::limits::UPSTREAM_IDLE_TIMEOUT;
+use crate::reactor::clock::{Instant, now};
+use crate::reactor::{Buffer, Room, Socket, Timer, limit, sleep};
+
+/// A kept connection this fresh does not count against the limit of idle ones.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Receives ahead on one connection: a receive is under way, or one result waits to be taken.
+pub(crate) struct Incoming {
+    slot: Rc<Slot>,
+    /// Receives, fills the slot, waits until it is empty, and again. Made once per connection; ends with the stream.
+    pump: Pin<Box<dyn Future<Output = ()>>>,
+    ended: bool,
+}
+
+struct Slot {
+    arrived: RefCell<Option<io::Result<Buffer>>>,
+    room: Cell<Room>,
+}
+
+impl Incoming {
+    fn new(socket: Rc<Socket>) -> Self {
+        let slot = Rc::new(Slot { arrived: RefCell::new(None), room: Cell::new(Room::Small) });
+        let filled = Rc::clone(&slot);
+        let pump = Box::pin(async move {
+            let unlimited = Timer::new();
+            loop {
+                let result = socket.recv(filled.room.get(), &unlimited).await;
+                let last = result.as_ref().map_or(true, Buffer::is_empty);
+                filled.arrived.replace(Some(result));
+                if last {
+                    return;
+                }
+                poll_fn(|_| if filled.arrived.borrow().is_some() { Poll::Pending } else { Poll::Ready(()) }).await;
+            }
+        });
+        Self { slot, pump, ended: false }
+    }
+
+    /// What arrived next; empty at the end of the stream. Pending leaves a receive under way.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Buffer>> {
+        if let Some(result) = self.slot.arrived.take() {
+            return Poll::Ready(result);
+        }
+        if self.ended {
+            return Poll::Ready(Ok(Buffer::default()));
+        }
+        self.ended = self.pump.as_mut().poll(cx).is_ready();
+        match self.slot.arrived.take() {
+            Some(result) => Poll::Ready(result),
+            None => Poll::Pending,
+        }
+    }
+
+    /// The size of the receives to come: large once a body has shown itself to be long.
+    pub(crate) fn set_room(&self, room: Room) {
+        self.slot.room.set(room);
+    }
+}
+
+/// A connection to a server.
+pub(crate) struct Upstream {
+    pub(crate) socket: Rc<Socket>,
+    pub(crate) incoming: Incoming,
+    pool: PoolKey,
+    /// It has carried an exchange before, so its server may be about to close it.
+    pub(crate) reused: bool,
+    kept_since: Instant,
+}
+
+/// The kept connections of one core.
+pub(crate) struct Pools {
+    /// Indexed by `PoolKey`; the last one kept is the first one used.
+    kept: RefCell<Vec<Vec<Box<Upstream>>>>,
+    count: Cell<usize>,
+    idle_max: usize,
+    sweeping: Cell<bool>,
+}
+
+impl Pools {
+    /// `idle_max` is per server address, on this core.
+    pub(crate) fn new(idle_max: usize) -> Self {
+        Self { kept: RefCell::default(), count: Cell::new(0), idle_max, sweeping: Cell::new(false) }
+    }
+
+    fn pop(&self, pool: PoolKey) -> Option<Box<Upstream>> {
+        let upstream = self.kept.borrow_mut().get_mut(pool.0 as usize)?.pop()?;
+        self.count.set(self.count.get() - 1);
+        Some(upstream)
+    }
+
+    /// A kept connection on which nothing has happened since, or none.
+    async fn take(&self, pool: PoolKey) -> Option<Box<Upstream>> {
+        poll_fn(|cx| {
+            while let Some(mut upstream) = self.pop(pool) {
+                if upstream.incoming.poll_next(cx).is_pending() {
+                    return Poll::Ready(Some(upstream));
+                }
+            }
+            Poll::Ready(None)
+        })
+        .await
+    }
+
+    /// Keeps a connection whose last answer has ended cleanly. One that has something to say already is closed.
+    pub(crate) async fn put(&self, mut upstream: Box<Upstream>, at: Instant) {
+        upstream.incoming.set_room(Room::Small);
+        let quiet = poll_fn(|cx| Poll::Ready(upstream.incoming.poll_next(cx).is_pending())).await;
+        if !quiet {
+            return;
+        }
+        upstream.reused = true;
+        upstream.kept_since = at;
+        let mut kept = self.kept.borrow_mut();
+        let index = upstream.pool.0 as usize;
+        if kept.len() <= index {
+            kept.resize_with(index + 1, Vec::new);
+        }
+        kept[index].push(upstream);
+        self.count.set(self.count.get() + 1);
+    }
+
+    /// Closes the kept connections of addresses that are no longer configured.
+    pub(crate) fn retire(&self, pools: &[PoolKey]) {
+        for pool in pools {
+            while let Some(upstream) = self.pop(*pool) {
+                drop(upstream);
+            }
+        }
+    }
+
+    /// Closes every kept connection: descriptors have run out, or the process ends.
+    pub(crate) fn close_all(&self) {
+        let kept = std::mem::take(&mut *self.kept.borrow_mut());
+        self.count.set(0);
+        drop(kept);
+    }
+
+    /// True once, until `sweep` ends: whoever gets it starts the sweep.
+    pub(crate) fn wants_sweep(&self) -> bool {
+        self.count.get() > 0 && !self.sweeping.replace(true)
+    }
+
+    /// Once a second while anything is kept: closes what its server closed, what is too old, and what is too many.
+    pub(crate) async fn sweep(&self) {
+        while self.count.get() > 0 {
+            sleep(FRESH).await;
+            let at = now();
+            poll_fn(|cx| {
+                let mut closed = 0;
+                for kept in &mut *self.kept.borrow_mut() {
+                    let before = kept.len();
+                    let mut idle = 0;
+                    // The oldest lie at the bottom and the last one used on top: count from the top.
+                    let excess = before.saturating_sub(self.idle_max);
+                    kept.retain_mut(|upstream| {
+                        idle += 1;
+                        let age = at.since(upstream.kept_since);
+                        let surplus = idle <= excess && age >= FRESH;
+                        age < UPSTREAM_IDLE_TIMEOUT && !surplus && upstream.incoming.poll_next(cx).is_pending()
+                    });
+                    closed += before - kept.len();
+                }
+                self.count.set(self.count.get() - closed);
+                Poll::Ready(())
+            })
+            .await;
+        }
+        self.sweeping.set(false);
+    }
+
+    /// A connection to a server: a kept one unless `fresh` is asked for, else a new one within the dial time limit.
+    ///
+    /// # Errors
+    /// Nothing was sent: the request may go to another server.
+    pub(crate) async fn open(
+        &self,
+        server: &Server,
+        fresh: bool,
+        dial: Option<Duration>,
+    ) -> Result<Box<Upstream>, Failure> {
+        if !fresh && let Some(upstream) = self.take(server.pool).await {
+            return Ok(upstream);
+        }
+        // Built in one place and moved by its box: a connection is opened once and used for thousands of exchanges.
+        Box::pin(connect(server, dial)).await
+    }
+}
+
+async fn connect(server: &Server, dial: Option<Duration>) -> Result<Box<Upstream>, Failure> {
+    let mut failure = Failure {
+        side: Side::Server,
+        stage: Stage::Connect,
+        retry: Retry::Safe,
+        cause: Cause::Unresolved,
+    };
+    let timer = Timer::new();
+    if let Some(dial) = dial {
+        timer.set(now() + dial);
+    }
+    for address in &server.addresses {
+        match Socket::connect(*address, &timer).await {
+            Ok(socket) => {
+                let socket = Rc::new(socket);
+                let incoming = Incoming::new(Rc::clone(&socket));
+                let pool = server.pool;
+                return Ok(Box::new(Upstream { socket, incoming, pool, reused: false, kept_since: now() }));
+            }
+            Err(error) => failure = Failure::io(Stage::Connect, Retry::Safe, error),
+        }
+    }
+    Err(failure)
+}
+
+impl Upstream {
+    /// What the server sends next; empty when it has closed. `None` if `timer` expired first: nothing is lost, and the
+    /// receive goes on.
+    pub(crate) async fn next(&mut self, timer: &Timer) -> Option<io::Result<Buffer>> {
+        let mut next = poll_fn(|cx| self.incoming.poll_next(cx));
+        limit(timer, Pin::new(&mut next)).await
+    }
+
+    /// Waits for what comes next, however long it takes.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Buffer>> {
+        Poll::Ready(ready!(self.incoming.poll_next(cx)))
+    }
+}
