@@ -76,3 +76,77 @@ pub struct Head {
     pub status: u16,
     pub version: Version,
 }
+
+impl Head {
+    fn bytes(&self, span: Span) -> &[u8] {
+        let start = span.start as usize;
+        self.text.get(start..start + span.len as usize).unwrap_or_default()
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Span {
+        let start = u32::try_from(self.text.len()).expect("a head is bounded");
+        self.text.extend_from_slice(bytes);
+        Span { start, len: u32::try_from(bytes.len()).expect("a head is bounded") }
+    }
+
+    pub fn method(&self) -> &[u8] {
+        self.bytes(self.method)
+    }
+
+    pub fn target(&self) -> &[u8] {
+        self.bytes(self.target)
+    }
+
+    pub fn path(&self) -> &[u8] {
+        let target = self.target();
+        &target[..memchr::memchr(b'?', target).unwrap_or(target.len())]
+    }
+
+    pub fn query(&self) -> Option<&[u8]> {
+        let target = self.target();
+        memchr::memchr(b'?', target).map(|at| &target[at + 1..])
+    }
+
+    pub fn authority(&self) -> &[u8] {
+        self.bytes(self.authority)
+    }
+
+    pub fn values_named<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + 'a {
+        self.fields
+            .iter()
+            .filter(move |field| {
+                !field.removed
+                    && field.name.len as usize == name.len()
+                    && self.bytes(field.name).eq_ignore_ascii_case(name)
+            })
+            .map(|field| self.bytes(field.value))
+    }
+
+    pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        let (name, value) = (self.append(name), self.append(value));
+        self.fields.push(Field { name, value, id: FieldId::Other, removed: false });
+    }
+
+    pub fn push_known(&mut self, id: FieldId, value: &[u8]) {
+        let name: &[u8] = match id {
+            FieldId::XForwardedPrefix => b"X-Forwarded-Prefix",
+            FieldId::XReplacedPath => b"X-Replaced-Path",
+            _ => b"X-Other",
+        };
+        let (name, value) = (self.append(name), self.append(value));
+        self.fields.push(Field { name, value, id, removed: false });
+        self.present |= 1 << id as u64;
+    }
+
+    pub fn set_target(&mut self, target: &[u8]) {
+        self.target = self.append(target);
+    }
+
+    pub fn set_method(&mut self, method: &[u8]) {
+        self.method = self.append(method);
+    }
+
+    pub fn set_authority(&mut self, authority: &[u8]) {
+        self.authority = self.append(authority);
+    }
+}
