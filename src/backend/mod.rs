@@ -37,11 +37,10 @@ pub struct Server {
     /// As configured, for logs and cookies.
     pub url: String,
     pub scheme: Scheme,
-    /// `host:port`, the Host header when `passHostHeader` is off.
-    pub authority: String,
+    /// Host and port as configured (no port if none was), ready to be sent as the Host field when `passHostHeader` is off.
+    pub authority: Box<[u8]>,
     /// Where to connect, tried in order. Empty while the name cannot be resolved.
     pub addresses: Vec<SocketAddr>,
-    pub weight: u32,
     pub pool: PoolKey,
 }
 
@@ -54,4 +53,27 @@ pub struct Backend {
     pub balancer: balancer::RoundRobin,
     /// This core's part of the state that outlives a reload.
     pub shard: Arc<shard::Shard>,
+}
+
+impl Backend {
+    pub fn server(&self, id: ServerId) -> &Server {
+        &self.servers[id.0 as usize]
+    }
+
+    /// The server whose turn it is on this core.
+    ///
+    /// # Errors
+    /// There is nobody to ask: see [`balancer::NoServer`].
+    #[inline]
+    pub fn next(&self) -> Result<ServerId, balancer::NoServer> {
+        self.balancer.next(&self.shard)
+    }
+
+    /// The next server that is not among `tried`, for another try of the same request.
+    ///
+    /// # Errors
+    /// There is nobody left to ask: see [`balancer::NoServer`].
+    pub fn next_except(&self, tried: &[ServerId]) -> Result<ServerId, balancer::NoServer> {
+        self.balancer.next_except(&self.shard, tried)
+    }
 }
