@@ -13,16 +13,17 @@ use super::core::Core;
 use super::failure::{Cause, Failure, Retry, Stage};
 use super::forward::{self, ToClient};
 use super::upstream::Upstream;
+use std::net::Shutdown;
 use crate::http::body::{BodyReader, Framing};
 use crate::http::h1::encode;
-use crate::http::h1::parse::{self, Request, RequestKind, Response, Upgrade};
+use crate::http::h1::{self, Asked, Request, Response, ResponseError, Scan, Upgrade};
 use crate::http::{Head, Version};
 use crate::limits::{
     BUFFER_LARGE_BYTES, BUFFER_SMALL_BYTES, CLIENT_CHECK_INTERVAL, CONTINUE_WAIT, HEAD_BYTES_MAX, INTERIM_ANSWERS_MAX,
     SEND_STALL_TIMEOUT,
 };
-use crate::reactor::clock::{Instant, now};
-use crate::reactor::{Buffer, Peer, Room, Shutdown, Timer};
+use crate::reactor::{Instant, now};
+use crate::reactor::{Buffer, Peer, Room, Timer};
 
 const _: () = assert!(CLIENT_CHECK_INTERVAL.as_millis() <= CONTINUE_WAIT.as_millis());
 
@@ -54,7 +55,7 @@ pub(crate) enum End {
 /// # Errors
 /// Nothing was sent to the client yet, except interim answers: it can be told, or the request tried again.
 pub(crate) async fn relay(
-    core: &Rc<Core>,
+    core: &Core,
     client: &Client,
     upstream: &mut Upstream,
     answering: &mut Answering<'_>,
@@ -81,19 +82,21 @@ pub(crate) async fn relay(
             return Ok(cut(client, &to_client));
         };
         clean &= decoded.consumed == piece.len();
-        piece.truncate(decoded.data);
+        let data = decoded.data.len();
+        piece.truncate(decoded.data.end);
+        piece.advance(decoded.data.start);
         let finished = decoded.finished;
-        if to_client.chunked && (decoded.data > 0 || finished) {
+        if to_client.chunked && !piece.is_empty() {
             let frame = out.get_or_insert_with(|| Buffer::take(Room::Small));
-            encode::chunk_separator(frame.vec_mut(), begun, decoded.data);
-            begun |= decoded.data > 0;
+            encode::next_chunk(frame.vec_mut(), begun, piece.len());
+            begun = true;
         }
         if let Some(head) = &mut out
             && head.len() + piece.len() + 8 <= BUFFER_SMALL_BYTES
         {
             // Short enough to go out with the head, in one send of one buffer.
             head.extend(piece.bytes());
-            piece = Buffer::default();
+            piece = Buffer::empty();
             if to_client.chunked && finished {
                 encode::last_chunk(head.vec_mut(), begun, answering.trailers);
             }
@@ -101,7 +104,7 @@ pub(crate) async fn relay(
             let mut end = Buffer::take(Room::Small);
             encode::last_chunk(end.vec_mut(), begun, answering.trailers);
             let mut all: Vec<Buffer> = out.take().into_iter().chain([piece, end]).collect();
-            piece = Buffer::default();
+            piece = Buffer::empty();
             if client.socket.send_all(&mut all, &client.timer).await.is_err() {
                 return Ok(cut(client, &to_client));
             }
@@ -118,7 +121,7 @@ pub(crate) async fn relay(
         if finished {
             break;
         }
-        if decoded.data >= BUFFER_SMALL_BYTES / 2 || reader.remaining().is_some_and(|left| left > BUFFER_SMALL_BYTES as u64) {
+        if data >= BUFFER_SMALL_BYTES / 2 || reader.remaining().is_some_and(|left| left > BUFFER_SMALL_BYTES as u64) {
             upstream.incoming.set_room(Room::Large);
         }
         if core.settings.timeouts.write.is_none() {
@@ -155,7 +158,7 @@ fn cut(client: &Client, to_client: &ToClient) -> End {
 
 /// The head of the final answer (or a 101), and what came behind it.
 async fn head(
-    core: &Rc<Core>,
+    core: &Core,
     client: &Client,
     upstream: &mut Upstream,
     answering: &mut Answering<'_>,
@@ -164,16 +167,17 @@ async fn head(
     if let Some(deadline) = deadline {
         answering.watch.set(deadline.min(answering.at + CLIENT_CHECK_INTERVAL));
     }
-    let kind = RequestKind {
+    let asked = Asked {
         head: answering.head.method() == b"HEAD",
         upgrade: answering.request.upgrade != Upgrade::None,
     };
     let malformed = |error| Failure::server(Stage::Answer, Retry::Never, Cause::Malformed(error));
     let mut retry = if upstream.reused { Retry::Stale } else { Retry::Never };
+    let mut scan = Scan::default();
     let mut interim = 0;
-    let mut buffer = Buffer::default();
+    let mut buffer = Buffer::empty();
     loop {
-        match parse::response(buffer.bytes(), answering.answer, kind).map_err(malformed)? {
+        match h1::response(buffer.bytes(), &mut scan, answering.answer, asked).map_err(malformed)? {
             Some(response) => {
                 buffer.advance(response.head_bytes);
                 let status = answering.answer.status;
@@ -197,7 +201,7 @@ async fn head(
                 if buffer.is_empty() {
                     buffer = more;
                 } else if buffer.len() + more.len() > HEAD_BYTES_MAX {
-                    return Err(malformed(parse::ResponseError::HeadTooLarge));
+                    return Err(malformed(ResponseError::HeadTooLarge));
                 } else {
                     buffer.extend(more.bytes());
                 }
@@ -207,7 +211,7 @@ async fn head(
 }
 
 /// Passes a 1xx on. A `100` only to a client that waits for one; none to HTTP/1.0, which knows no interim answers.
-async fn forward_interim(client: &Client, answering: &Answering<'_>) -> Result<(), Failure> {
+async fn forward_interim(client: &Client, answering: &mut Answering<'_>) -> Result<(), Failure> {
     if answering.head.version == Version::Http10 {
         return Ok(());
     }
@@ -237,7 +241,7 @@ fn client_gone() -> Failure {
 
 /// What the server sends next. While it says nothing, looks once a second whether its client is still there.
 async fn next(
-    core: &Rc<Core>,
+    core: &Core,
     client: &Client,
     upstream: &mut Upstream,
     answering: &Answering<'_>,

@@ -15,7 +15,7 @@ use crate::http::Head;
 use crate::http::body::{BodyReader, Framing};
 use crate::http::h1::encode;
 use crate::limits::BODY_STALL_TIMEOUT;
-use crate::reactor::clock::{Instant, now};
+use crate::reactor::{Instant, now};
 use crate::reactor::{Buffer, Room, Socket, Timer};
 
 /// What the two directions of an exchange know of each other.
@@ -79,7 +79,7 @@ pub(crate) struct Sending<'a> {
 
 /// Relays a request's body. `at` is when its head had come: `readTimeout` counts from there.
 pub(crate) async fn upload(
-    core: &Rc<Core>,
+    core: &Core,
     client: &Client,
     server: &Socket,
     sending: Sending<'_>,
@@ -114,22 +114,23 @@ pub(crate) async fn upload(
         };
         if decoded.consumed < buffer.len() {
             // The next request is behind the body: it stays, and the body's end goes on as a copy.
-            let mut last = Buffer::take(Room::for_bytes(decoded.data));
-            last.extend(&buffer.bytes()[..decoded.data]);
+            let mut last = Buffer::take(room);
+            last.extend(&buffer.bytes()[decoded.data.clone()]);
             buffer.advance(decoded.consumed);
             *inbound = Some(buffer);
             buffer = last;
         } else {
-            buffer.truncate(decoded.data);
+            buffer.truncate(decoded.data.end);
+            buffer.advance(decoded.data.start);
         }
         room = Room::Large;
-        if chunked && (decoded.data > 0 || decoded.finished) {
-            let mut frame = Buffer::take(Room::Small);
-            encode::chunk_separator(frame.vec_mut(), begun, decoded.data);
-            begun |= decoded.data > 0;
-            out.push(frame);
-        }
         if !buffer.is_empty() {
+            if chunked {
+                let mut frame = Buffer::take(Room::Small);
+                encode::next_chunk(frame.vec_mut(), begun, buffer.len());
+                begun = true;
+                out.push(frame);
+            }
             out.push(buffer);
         }
         if chunked && decoded.finished {

@@ -13,11 +13,12 @@ use super::core::Core;
 use super::exchange::{self, After};
 use super::reply::{self, Answer, Manner};
 use super::session::Session;
+use std::net::Shutdown;
 use crate::http::Version;
-use crate::http::h1::parse::{self, Request};
+use crate::http::h1::{self, Request};
 use crate::limits::{HEAD_READ_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT};
-use crate::reactor::clock::now;
-use crate::reactor::{Buffer, Room, Shutdown, Socket, Timer};
+use crate::reactor::now;
+use crate::reactor::{Buffer, Room, Socket, Timer};
 use crate::settings::Trust;
 use crate::snapshot::EntryPointId;
 
@@ -70,7 +71,7 @@ impl Drop for Membership {
 pub(crate) async fn serve(core: Rc<Core>, client: Rc<Client>) {
     let place = core.join(&client);
     let membership = Membership { core, place };
-    let core = &*membership.core;
+    let core = &membership.core;
     let mut first = true;
     while let Activity::Quiet = Box::pin(active(core, &client, first)).await {
         first = false;
@@ -152,7 +153,7 @@ async fn next_request(core: &Rc<Core>, client: &Client, session: &mut Session, f
     let mut limited = false;
     loop {
         if let Some(inbound) = &mut session.inbound {
-            match parse::request(inbound.bytes(), &mut session.scan, &mut session.request) {
+            match h1::request(inbound.bytes(), &mut session.scan, &mut session.request) {
                 Ok(Some(request)) => {
                     inbound.advance(request.head_bytes);
                     session.body_begun = false;
@@ -160,8 +161,8 @@ async fn next_request(core: &Rc<Core>, client: &Client, session: &mut Session, f
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::debug!("refused a request from {}: {error}", client.address);
-                    core.counters.refused();
+                    tracing::debug!("refused a request from {}: {error:?}", client.address);
+                    core.counters.failures_client.add(1);
                     return Next::Refused(reply::of_request_error(&error));
                 }
             }

@@ -16,11 +16,12 @@ use super::connection::Client;
 use super::date::Date;
 use super::session::Session;
 use super::upstream::Pools;
+use std::net::Shutdown;
 use crate::mailbox::{MailboxSender, Report};
-use crate::reactor::{self, Shutdown};
+use crate::reactor::{self};
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
-use crate::telemetry::counter::Counters;
+use crate::telemetry::counter::Shard;
 
 /// Spare sessions kept for reuse by a core; more are freed.
 const SESSIONS_SPARE_MAX: usize = 256;
@@ -71,7 +72,7 @@ pub(crate) struct Core {
     pub(crate) settings: Settings,
     pub(crate) pools: Pools,
     pub(crate) date: Date,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) counters: Arc<Shard>,
     pub(crate) load: Arc<Load>,
     /// Indexed by core; this core is among them.
     pub(crate) neighbours: Vec<Neighbour>,
@@ -93,7 +94,7 @@ impl Core {
     pub(crate) fn new(
         index: usize,
         settings: Settings,
-        counters: Arc<Counters>,
+        counters: Arc<Shard>,
         neighbours: Vec<Neighbour>,
         reports: Sender<Report>,
     ) -> Self {

@@ -18,16 +18,17 @@ use super::reply::{self, Answer};
 use super::session::Session;
 use super::tunnel;
 use super::upstream::Upstream;
+use std::net::Shutdown;
 use crate::backend::balancer::NoServer;
-use crate::backend::{Backend, Scheme, Server};
+use crate::backend::{Backend, Scheme, Server, ServerId};
 use crate::frontend::Frontend;
 use crate::frontend::trie::Lookup;
 use crate::http::body::{BodyReader, Framing};
-use crate::http::h1::parse::{Request, Upgrade};
-use crate::http::{FieldId, Head};
+use crate::http::h1::{Request, Upgrade};
+use crate::http::{FieldId, Head, Span};
 use crate::limits::{BODY_INLINE_BYTES, CLIENT_CHECK_INTERVAL, LINGER_TIMEOUT, SEND_STALL_TIMEOUT};
-use crate::reactor::clock::{Instant, now};
-use crate::reactor::{Buffer, Room, Shutdown};
+use crate::reactor::{Instant, now};
+use crate::reactor::{Buffer, Room};
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub(crate) enum After {
 /// One exchange, from a request's head to the last byte of its answer.
 pub(crate) async fn run(core: &Rc<Core>, client: &Client, session: &mut Session, request: &Request) -> After {
     let at = now();
-    core.counters.request();
+    core.counters.requests.add(1);
     client.timer.set(at + core.settings.timeouts.write.unwrap_or(SEND_STALL_TIMEOUT));
     if session.request.target() == b"*" {
         return answer(core, client, session, request, Own::Empty).await;
@@ -80,6 +81,10 @@ async fn ask(
     backend: &Backend,
     at: Instant,
 ) -> Result<After, Failure> {
+    let upgrade = match request.upgrade {
+        Upgrade::None => None,
+        Upgrade::WebSocket | Upgrade::Other => session.request.first_span(FieldId::Upgrade),
+    };
     session.request.strip_hop_by_hop();
     let idempotent = is_idempotent(&session.request);
     let tries_max = match core.settings.retry_attempts {
@@ -88,10 +93,12 @@ async fn ask(
         None => 1 + usize::from(idempotent),
     };
     let mut tries = 1;
-    let mut server = pick(backend)?;
+    let mut tried = Vec::new(); // Holds nothing, and so allocates nothing, unless a try fails.
+    let mut id = pick(backend, &tried)?;
     let mut fresh = false;
     loop {
-        let failure = match attempt(core, client, session, request, frontend, server, fresh, at).await {
+        let server = backend.server(id);
+        let failure = match attempt(core, client, session, request, upgrade, frontend, server, fresh, at).await {
             Ok(after) => return Ok(after),
             Err(failure) => failure,
         };
@@ -100,26 +107,29 @@ async fn ask(
             Retry::Stale if !fresh && idempotent && repeatable(session, request) => fresh = true,
             Retry::Safe if tries < tries_max => {
                 tries += 1;
-                server = pick(backend)?;
+                tried.push(id);
+                id = pick(backend, &tried)?;
             }
             _ => return Err(failure),
         }
-        core.counters.retry();
+        core.counters.retries.add(1);
         tracing::debug!("backend {}: trying again: {failure}", backend.name);
     }
 }
 
-fn pick(backend: &Backend) -> Result<&Server, Failure> {
-    let cause = match backend.balancer.next(&backend.shard) {
-        Ok(id) => {
-            let server = &backend.servers[id.0 as usize];
-            match server.scheme {
-                Scheme::Http => return Ok(server),
-                Scheme::Unsupported => Cause::Scheme,
-            }
-        }
+/// The server whose turn it is: one that was not tried for this request, while there is such a one.
+fn pick(backend: &Backend, tried: &[ServerId]) -> Result<ServerId, Failure> {
+    let picked = match tried {
+        [] => backend.next(),
+        _ => backend.next_except(tried).or_else(|_| backend.next()),
+    };
+    let cause = match picked {
+        Ok(id) => match backend.server(id).scheme {
+            Scheme::Http => return Ok(id),
+            Scheme::Unsupported => Cause::Scheme,
+        },
         Err(NoServer::Empty) => Cause::NoServer,
-        Err(NoServer::AllZero) => Cause::NoWeight,
+        Err(NoServer::AllZero | NoServer::AllTried) => Cause::NoWeight,
     };
     Err(Failure { side: Side::Proxy, stage: Stage::Pick, retry: Retry::Never, cause })
 }
@@ -131,6 +141,7 @@ async fn attempt(
     client: &Client,
     session: &mut Session,
     request: &Request,
+    upgrade: Option<Span>,
     frontend: &Frontend,
     server: &Server,
     fresh: bool,
@@ -139,7 +150,7 @@ async fn attempt(
     let mut upstream = core.pools.open(server, fresh, core.settings.timeouts.dial).await?;
     let body = Body::of(request, session);
     let mut out = Buffer::take(Room::Small);
-    let forwarding = Forwarding { request, pass_host: frontend.pass_host_header, server, expect: body == Body::Streamed };
+    let forwarding = Forwarding { request, pass_host: frontend.pass_host_header, server, expect: body == Body::Streamed, upgrade };
     forward::request_head(core, client, &session.request, &forwarding, out.vec_mut());
     if let (Body::Inline(bytes), Some(inbound)) = (body, &session.inbound) {
         out.extend(&inbound.bytes()[..bytes]);
@@ -269,10 +280,19 @@ async fn fail(
     frontend: &Frontend,
     failure: &Failure,
 ) -> After {
-    core.counters.failure();
     match failure.side {
-        Side::Client => tracing::debug!("frontend {}: {failure}", frontend.name),
-        Side::Proxy | Side::Server => tracing::warn!("frontend {}: {failure}", frontend.name),
+        Side::Client => {
+            core.counters.failures_client.add(1);
+            tracing::debug!("frontend {}: {failure}", frontend.name);
+        }
+        Side::Proxy => {
+            core.counters.failures_own.add(1);
+            tracing::warn!("frontend {}: {failure}", frontend.name);
+        }
+        Side::Server => {
+            core.counters.failures_server.add(1);
+            tracing::warn!("frontend {}: {failure}", frontend.name);
+        }
     }
     match reply::of_failure(failure) {
         Some(told) => answer(core, client, session, request, Own::Answer(told)).await,

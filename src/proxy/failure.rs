@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io;
 
-use crate::http::h1::parse::ResponseError;
+use crate::http::h1::ResponseError;
 
 /// Whose fault it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl fmt::Display for Failure {
             Cause::Io(error) => write!(f, "{error}"),
             Cause::TimedOut => f.write_str("timed out"),
             Cause::Closed => f.write_str("connection closed too early"),
-            Cause::Malformed(error) => write!(f, "not a valid answer: {error}"),
+            Cause::Malformed(error) => write!(f, "not a valid answer: {error:?}"),
             Cause::ClientGone => f.write_str("the client left"),
             Cause::ClientBody => f.write_str("the body of the request is malformed"),
             Cause::ClientSlow => f.write_str("the body of the request came too slowly"),

@@ -11,9 +11,9 @@ use super::reply;
 use crate::backend::Server;
 use crate::http::body::Framing;
 use crate::http::h1::encode;
-use crate::http::h1::parse::{Request, Upgrade};
-use crate::http::{FieldId, Head, Version};
-use crate::reactor::clock::Instant;
+use crate::http::h1::Request;
+use crate::http::{FieldId, Head, Span, Version};
+use crate::reactor::Instant;
 
 /// How a request is forwarded.
 pub(crate) struct Forwarding<'a> {
@@ -22,14 +22,16 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) server: &'a Server,
     /// Pass `Expect: 100-continue` on: the body is not here yet.
     pub(crate) expect: bool,
+    /// The protocol that the client asks to switch to.
+    pub(crate) upgrade: Option<Span>,
 }
 
 /// Appends the head of a request, as its server gets it.
 pub(crate) fn request_head(core: &Core, client: &Client, head: &Head, forwarding: &Forwarding<'_>, out: &mut Vec<u8>) {
-    let Forwarding { request, pass_host, server, expect } = *forwarding;
+    let Forwarding { request, pass_host, server, expect, upgrade } = *forwarding;
     encode::request_line(out, head.method(), head.target());
     let authority = head.authority();
-    let host = if pass_host && !authority.is_empty() { authority } else { server.authority.as_bytes() };
+    let host = if pass_host && !authority.is_empty() { authority } else { &server.authority };
     encode::field(out, b"Host", host);
     for field in head.fields() {
         match field.id {
@@ -54,12 +56,10 @@ pub(crate) fn request_head(core: &Core, client: &Client, head: &Head, forwarding
     if request.te_trailers {
         encode::field(out, b"Te", b"trailers");
     }
-    if request.upgrade != Upgrade::None {
-        out.extend_from_slice(b"Connection: Upgrade\r\n");
+    if let Some(protocol) = upgrade {
         // Stripped as a hop-by-hop field, and said again for this hop; its text is still in the head.
-        for value in head.removed_values(FieldId::Upgrade) {
-            encode::field(out, b"Upgrade", value);
-        }
+        out.extend_from_slice(b"Connection: Upgrade\r\n");
+        encode::field(out, b"Upgrade", head.text(protocol));
     }
     encode::end(out);
 }
@@ -111,7 +111,7 @@ pub(crate) struct ToClient {
 /// Appends the head of a final answer, as the client gets it.
 pub(crate) fn answer_head(core: &Core, answer: &mut Head, to_client: &ToClient, at: Instant, out: &mut Vec<u8>) {
     answer.strip_hop_by_hop();
-    encode::status_line(out, to_client.version, answer.status);
+    reply::status_line(out, to_client.version, answer.status);
     let has_body = to_client.framing != Framing::None;
     for field in answer.fields() {
         match field.id {
@@ -138,7 +138,7 @@ pub(crate) fn answer_head(core: &Core, answer: &mut Head, to_client: &ToClient, 
 /// Appends the head of an interim answer.
 pub(crate) fn interim_head(answer: &mut Head, out: &mut Vec<u8>) {
     answer.strip_hop_by_hop();
-    encode::status_line(out, Version::Http11, answer.status);
+    encode::status_line(out, answer.status);
     for field in answer.fields() {
         if !matches!(field.id, FieldId::TransferEncoding | FieldId::ContentLength) {
             encode::field(out, field.name, field.value);
@@ -149,16 +149,17 @@ pub(crate) fn interim_head(answer: &mut Head, out: &mut Vec<u8>) {
 
 /// Appends the head of a 101: from here on the connection is a tunnel.
 pub(crate) fn switching_head(answer: &mut Head, out: &mut Vec<u8>) {
+    let protocol = answer.first_span(FieldId::Upgrade);
     answer.strip_hop_by_hop();
-    encode::status_line(out, Version::Http11, 101);
+    encode::status_line(out, 101);
     for field in answer.fields() {
         if !matches!(field.id, FieldId::TransferEncoding | FieldId::ContentLength) {
             encode::field(out, field.name, field.value);
         }
     }
     out.extend_from_slice(b"Connection: Upgrade\r\n");
-    for value in answer.removed_values(FieldId::Upgrade) {
-        encode::field(out, b"Upgrade", value);
+    if let Some(protocol) = protocol {
+        encode::field(out, b"Upgrade", answer.text(protocol));
     }
     encode::end(out);
 }

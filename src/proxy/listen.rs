@@ -51,7 +51,7 @@ fn is_exhaustion(error: &std::io::Error) -> bool {
 
 /// Starts to serve a connection on this core.
 pub(crate) fn begin(core: &Rc<Core>, socket: Socket, peer: SocketAddr, entry_point: EntryPointId) {
-    core.counters.connection();
+    core.counters.connections_accepted.add(1);
     let client = Rc::new(Client::new(core, socket, peer, entry_point));
     reactor::spawn(connection::serve(Rc::clone(core), client));
 }

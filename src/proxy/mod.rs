@@ -33,13 +33,13 @@ use crate::mailbox::{Mailbox, MailboxSender, Message, Report, mailbox};
 use crate::reactor::{self, Driver, Listener, Room, Socket, Timer};
 use crate::settings::Settings;
 use crate::snapshot::EntryPointId;
-use crate::telemetry::counter::Counters;
+use crate::telemetry::counter::Shard;
 
 /// A core that runs.
 #[derive(Debug)]
 pub struct Core {
     pub mailbox: MailboxSender,
-    pub counters: Arc<Counters>,
+    pub counters: Arc<Shard>,
     pub thread: JoinHandle<()>,
 }
 
@@ -80,7 +80,7 @@ struct Start {
     listeners: Vec<TcpListener>,
     mailbox: Mailbox,
     neighbours: Vec<Neighbour>,
-    counters: Arc<Counters>,
+    counters: Arc<Shard>,
     reports: Sender<Report>,
 }
 
@@ -117,7 +117,7 @@ pub fn launch(
     }
     let mut cores: Vec<Core> = Vec::new();
     for (index, (mailbox, listeners)) in mailboxes.into_iter().zip(listeners).enumerate() {
-        let counters = Arc::<Counters>::default();
+        let counters = Arc::<Shard>::default();
         let start = Start {
             index,
             settings: settings.clone(),

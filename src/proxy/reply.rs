@@ -5,9 +5,9 @@
 use super::core::Core;
 use super::failure::{Cause, Failure};
 use crate::http::h1::encode;
-use crate::http::h1::parse::RequestError;
+use crate::http::h1::RequestError;
 use crate::http::{Head, Version};
-use crate::reactor::clock::Instant;
+use crate::reactor::Instant;
 
 /// An answer without a server.
 #[derive(Clone, Copy, Debug)]
@@ -44,13 +44,13 @@ pub(crate) fn of_failure(failure: &Failure) -> Option<Answer> {
 /// What a request that cannot be read is told. The connection is closed after each of them.
 pub(crate) fn of_request_error(error: &RequestError) -> Answer {
     match error {
-        RequestError::MissingHost => text(400, "400 Bad Request: missing required Host header"),
+        RequestError::HostMissing => text(400, "400 Bad Request: missing required Host header"),
         RequestError::TargetTooLong => text(414, "414 URI Too Long"),
-        RequestError::HeadTooLarge | RequestError::TooManyFields => text(431, "431 Request Header Fields Too Large"),
-        RequestError::UnknownCoding => text(501, "501 Not Implemented"),
-        RequestError::Version => text(505, "505 HTTP Version Not Supported"),
-        RequestError::Connect => METHOD_NOT_ALLOWED,
-        _ => BAD_REQUEST,
+        RequestError::HeadTooLarge => text(431, "431 Request Header Fields Too Large"),
+        RequestError::NotImplemented => text(501, "501 Not Implemented"),
+        RequestError::VersionNotSupported => text(505, "505 HTTP Version Not Supported"),
+        RequestError::ConnectRefused => METHOD_NOT_ALLOWED,
+        RequestError::Bad(_) => BAD_REQUEST,
     }
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct Manner {
 
 /// Appends an answer to `out`.
 pub(crate) fn write(core: &Core, answer: Answer, manner: Manner, at: Instant, out: &mut Vec<u8>) {
-    encode::status_line(out, manner.version, answer.status);
+    status_line(out, manner.version, answer.status);
     encode::field(out, b"Content-Type", b"text/plain; charset=utf-8");
     if answer.nosniff {
         encode::field(out, b"X-Content-Type-Options", b"nosniff");
@@ -92,7 +92,7 @@ pub(crate) fn write_moved(core: &Core, location: &[u8], get: bool, manner: Manne
         }
         body.extend_from_slice(b"\">Moved Permanently</a>.\n\n");
     }
-    encode::status_line(out, manner.version, 301);
+    status_line(out, manner.version, 301);
     encode::field(out, b"Location", location);
     if get || manner.head_only {
         encode::field(out, b"Content-Type", b"text/html; charset=utf-8");
@@ -105,7 +105,7 @@ pub(crate) fn write_moved(core: &Core, location: &[u8], get: bool, manner: Manne
 
 /// Appends an empty 200, the answer to `OPTIONS *`.
 pub(crate) fn write_empty(core: &Core, manner: Manner, at: Instant, out: &mut Vec<u8>) {
-    encode::status_line(out, manner.version, 200);
+    status_line(out, manner.version, 200);
     finish(core, manner, at, 0, out);
 }
 
@@ -116,6 +116,15 @@ fn finish(core: &Core, manner: Manner, at: Instant, body_bytes: usize, out: &mut
     encode::content_length(out, body_bytes as u64);
     connection(manner.version, manner.keep, out);
     encode::end(out);
+}
+
+/// Appends a status line in the client's version.
+pub(crate) fn status_line(out: &mut Vec<u8>, version: Version, status: u16) {
+    let start = out.len();
+    encode::status_line(out, status);
+    if version == Version::Http10 {
+        out[start + b"HTTP/1.".len()] = b'0';
+    }
 }
 
 /// Says what becomes of the connection, where it is not what the version implies.

@@ -5,8 +5,11 @@
 
 use crate::frontend::Scratch;
 use crate::http::Head;
-use crate::http::h1::parse::Scan;
+use crate::http::h1::Scan;
 use crate::reactor::{Buffer, Timer};
+
+/// A head that grew beyond this gives its memory back when its connection falls quiet.
+const HEAD_TEXT_KEPT: usize = 16 * 1024;
 
 /// See the file's header.
 #[derive(Default)]
@@ -37,7 +40,7 @@ impl Session {
         self.body_begun = false;
         for head in [&mut self.request, &mut self.answer, &mut self.request_trailers, &mut self.answer_trailers] {
             head.clear();
-            head.shrink_if_large();
+            head.shrink_if_large(HEAD_TEXT_KEPT);
         }
         self.watch.clear();
         self.upload.clear();

@@ -9,9 +9,10 @@ use std::task::Poll;
 
 use super::connection::Client;
 use super::upstream::Upstream;
+use std::net::Shutdown;
 use crate::limits::SEND_STALL_TIMEOUT;
-use crate::reactor::clock::now;
-use crate::reactor::{Buffer, Room, Shutdown, Timer};
+use crate::reactor::now;
+use crate::reactor::{Buffer, Room, Timer};
 
 /// Relays until both directions have ended, or one has failed. `inbound` and `first` are what came early.
 pub(crate) async fn run(client: &Client, upstream: &mut Upstream, inbound: Option<Buffer>, first: Buffer) {

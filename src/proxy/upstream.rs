@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::failure::{Cause, Failure, Retry, Side, Stage};
 use crate::backend::{PoolKey, Server};
 use crate::limits::UPSTREAM_IDLE_TIMEOUT;
-use crate::reactor::clock::{Instant, now};
+use crate::reactor::{Instant, now};
 use crate::reactor::{Buffer, Room, Socket, Timer, limit, sleep};
 
 /// A kept connection this fresh does not count against the limit of idle ones.
@@ -62,7 +62,7 @@ impl Incoming {
             return Poll::Ready(result);
         }
         if self.ended {
-            return Poll::Ready(Ok(Buffer::default()));
+            return Poll::Ready(Ok(Buffer::empty()));
         }
         self.ended = self.pump.as_mut().poll(cx).is_ready();
         match self.slot.arrived.take() {
