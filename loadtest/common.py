@@ -1,0 +1,429 @@
+"""What the load tests share: the proxies and how they are started, the origin, the client, and what is read from /proc.
+
+Owns every process it starts: each is ended by its id when its `with` block ends, however it ends, and every wait has a
+bound. Everything listens on loopback, on ports the kernel gave out.
+Never decides what is measured: that is in `run`, `instructions`, `syscalls` and `idle`, and in `scenarios.toml`.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import re
+import resource
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+PROXY_CPU = 0
+
+# How each proxy is called: the configuration it reads, and the arguments that keep it in the foreground.
+RIVALS = {
+    "haproxy": ("haproxy.cfg", ["haproxy", "-db", "-f", "{config}"]),
+    "haproxy-tuned": ("haproxy-tuned.cfg", ["haproxy", "-db", "-f", "{config}"]),
+    "nginx": ("nginx.conf", ["nginx", "-e", "stderr", "-p", "{work}", "-c", "{config}"]),
+    "coreway": ("coreway.toml", ["{coreway}", "--configFile={config}", f"--reactor.cores={PROXY_CPU}-{PROXY_CPU}"]),
+}
+PACKAGES = {"haproxy": "haproxy", "nginx": "nginx-light", "wrk": "wrk", "valgrind": "valgrind", "strace": "strace"}
+
+
+class Problem(Exception):
+    """Something the person at the keyboard has to know. Printed without a traceback."""
+
+
+# ---- The command line, and what must be there before anything is measured.
+
+
+def arguments(description):
+    """The options every tool has; a tool adds its own and calls `parse_args`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--proxies", default="coreway,haproxy,nginx", help="which, in which order (default: %(default)s)")
+    parser.add_argument("--coreway", type=Path, help="use this binary instead of building one")
+    parser.add_argument("--no-results", action="store_true", help="print only; keep nothing under loadtest/results/")
+    return parser
+
+
+def prepare(options, programs=()):
+    """Installs missing programs (as root), builds the release binaries, and fills in `options.coreway`."""
+    options.proxies = [name for name in options.proxies.split(",") if name]
+    for name in options.proxies:
+        if name not in RIVALS:
+            raise Problem(f"unknown proxy {name!r}; known are {', '.join(RIVALS)}")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = {name.split("-")[0] for name in options.proxies if name != "coreway"} | set(programs)
+    install(sorted(program for program in needed if shutil.which(program) is None))
+    build = ["cargo", "build", "--release", "--locked", "--quiet", "--example", "origin"]
+    if "coreway" in options.proxies and options.coreway is None:
+        build += ["--bin", "coreway"]
+        options.coreway = TARGET / "release" / "coreway"
+    if subprocess.run(build, cwd=ROOT, timeout=1800).returncode != 0:
+        raise Problem("the build failed")
+    if options.coreway is not None:
+        options.coreway = options.coreway.resolve()
+
+
+def install(programs):
+    """Installs Debian packages for programs that are missing."""
+    if not programs:
+        return
+    packages = [PACKAGES[program] for program in programs]
+    if os.geteuid() != 0:
+        raise Problem(f"missing: {', '.join(programs)}. Install them: apt-get install {' '.join(packages)}")
+    print(f"installing {' '.join(packages)}", file=sys.stderr)
+    quiet = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    # A policy that forbids starting services: the packages must not take ports or processors while we measure.
+    with tempfile.NamedTemporaryFile("w", suffix="-policy", delete=False) as policy:
+        policy.write("#!/bin/sh\nexit 101\n")
+    os.chmod(policy.name, 0o755)
+    quiet["POLICYRCD"] = policy.name
+    try:
+        for command in (["apt-get", "update", "-q"], ["apt-get", "install", "-qy", "--no-install-recommends", *packages]):
+            subprocess.run(command, env=quiet, check=True, timeout=600, stdout=subprocess.DEVNULL)
+    except subprocess.SubprocessError as error:
+        raise Problem(f"could not install {' '.join(packages)}: {error}") from error
+    finally:
+        os.unlink(policy.name)
+
+
+def tool(main):
+    """Runs a tool's `main`; a signal ends it through its `with` blocks, so nothing is left running."""
+
+    def stop(number, _frame):
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        sys.exit(main())
+    except Problem as problem:
+        print(f"loadtest: {problem}", file=sys.stderr)
+        sys.exit(1)
+
+
+# ---- Processes.
+
+
+def others():
+    """The CPUs of the client and the origin, as taskset wants them: every one of ours but the proxy's."""
+    rest = sorted(os.sched_getaffinity(0) - {PROXY_CPU})
+    if not rest or PROXY_CPU not in os.sched_getaffinity(0):
+        raise Problem(f"two CPUs are needed, one of them CPU {PROXY_CPU}")
+    return ",".join(map(str, rest))
+
+
+def free_port():
+    """A loopback port nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def tree(pid):
+    """A process and all that descend from it."""
+    found = [pid]
+    for parent in found:
+        with contextlib.suppress(OSError):
+            for task in os.listdir(f"/proc/{parent}/task"):
+                found += map(int, Path(f"/proc/{parent}/task/{task}/children").read_text().split())
+    return found
+
+
+def end(process):
+    """Ends a process we started and its children: politely, then not."""
+    pids = tree(process.pid)
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+    if process.poll() is None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait(5)
+
+
+@contextlib.contextmanager
+def started(command, log, cpus):
+    """A process pinned to `cpus` (None: anywhere) for as long as the block runs. Its output goes to the file `log`."""
+    if cpus is not None:
+        command = ["taskset", "-c", str(cpus), *command]
+    with open(log, "wb") as output:
+        process = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def wait_for(port, process, log, seconds=15):
+    """Waits until somebody listens on `port`."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise Problem(f"it ended at start with code {process.returncode}:\n{Path(log).read_text(errors='replace')[-2000:]}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.02)
+    raise Problem(f"nobody listens on port {port} after {seconds} s:\n{Path(log).read_text(errors='replace')[-2000:]}")
+
+
+@contextlib.contextmanager
+def origin():
+    """The upstream; yields its port."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="origin-") as work:
+        log = Path(work) / "log"
+        with started([TARGET / "release/examples/origin", f"127.0.0.1:{port}"], log, others()) as process:
+            wait_for(port, process, log)
+            yield port
+
+
+@dataclasses.dataclass
+class Running:
+    """A proxy that serves."""
+
+    name: str
+    port: int
+    process: subprocess.Popen
+    work: Path
+
+    def pids(self):
+        return tree(self.process.pid)
+
+    def cpu_ns(self):
+        """Processor time of every thread so far, kernel included, by thread id."""
+        used = {}
+        for pid in self.pids():
+            for task in os.listdir(f"/proc/{pid}/task"):
+                with contextlib.suppress(OSError):
+                    used[int(task)] = int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0])
+        return used
+
+    def rss_bytes(self):
+        """Resident memory of its processes; pages they share count once for each."""
+        return sum(status_kib(pid, "VmRSS") for pid in self.pids()) * 1024
+
+
+def cpu_used(before, after):
+    """Nanoseconds between two readings of `cpu_ns`. A thread that began in between counts whole."""
+    return sum(ns - before.get(task, 0) for task, ns in after.items())
+
+
+def status_kib(pid, field):
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1])
+    return 0
+
+
+@contextlib.contextmanager
+def proxy(name, origin_port, options, wrapper=(), single_process=False, start_seconds=15):
+    """A proxy on the proxy's CPU in front of the origin, started fresh and checked to forward; yields `Running`.
+
+    `wrapper` is put before its command (valgrind); `{work}` in it is the proxy's temporary folder. `single_process` keeps nginx from forking, for the same reason.
+    """
+    template, command = RIVALS[name]
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix=f"{name}-") as work:
+        config = Path(work) / template
+        text = (HERE / "configs" / template).read_text()
+        for key, value in {
+            "PROXY": port,
+            "ORIGIN": origin_port,
+            "WORK": work,
+            "AFFINITY": format(1 << PROXY_CPU, "b"),
+            "MASTER": "off" if single_process else "on",
+        }.items():
+            text = text.replace(f"@{key}@", str(value))
+        config.write_text(text)
+        command = [part.format(config=config, work=work, coreway=options.coreway) for part in command]
+        log = Path(work) / "log"
+        with started([*(part.format(work=work) for part in wrapper), *command], log, PROXY_CPU) as process:
+            try:
+                wait_for(port, process, log, start_seconds)
+                check_forwards(port, origin_port, start_seconds)
+            except Problem as problem:
+                raise Problem(f"{name}: {problem}") from problem
+            yield Running(name, port, process, Path(work))
+
+
+# ---- Clients.
+
+
+def get(port, path, seconds=5):
+    """One request on a connection of its own: (status, body)."""
+    with socket.create_connection(("127.0.0.1", port), seconds) as stream:
+        stream.sendall(request(path, close=True))
+        data = b""
+        while piece := stream.recv(1 << 18):
+            data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    return (int(head.split()[1]) if head else 0), body
+
+
+def request(path, close=False):
+    extra = "Connection: close\r\n" if close else ""
+    return f"GET {path} HTTP/1.1\r\nHost: load.test\r\nUser-Agent: loadtest\r\nAccept: */*\r\n{extra}\r\n".encode()
+
+
+def check_forwards(port, origin_port, seconds):
+    """Compares the answers of a proxy with the origin's. A proxy may listen before it has a configuration: it gets time."""
+    until = time.monotonic() + seconds
+    for path in ("/", "/10k", "/1m"):
+        expected = get(origin_port, path)
+        while (answer := get(port, path, seconds)) != expected:
+            if time.monotonic() > until:
+                raise Problem(f"{path} is answered with status {answer[0]} and {len(answer[1])} bytes")
+            time.sleep(0.05)
+
+
+def wrk(port, path, connections, seconds, close=False):
+    """Loads a proxy with wrk from the other CPUs; returns what `report.lua` prints."""
+    command = ["taskset", "-c", others(), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
+    command += ["-s", str(HERE / "report.lua")]
+    if close:
+        command += ["-H", "Connection: close"]
+    done = subprocess.run(
+        [*command, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, timeout=seconds + 30
+    )
+    found = re.search(r"^REPORT (\{.*\})$", done.stdout, re.MULTILINE)
+    if not found:
+        raise Problem(f"wrk said:\n{done.stdout}{done.stderr}")
+    return json.loads(found[1])
+
+
+class Clients:
+    """Keep-alive connections that each have at most one request under way: slower than wrk, but it sends an exact number."""
+
+    def __init__(self, port, connections, seconds=60):
+        self.until = time.monotonic() + seconds
+        self.poll = select.epoll()
+        self.streams = {}
+        for _ in range(connections):
+            stream = socket.create_connection(("127.0.0.1", port), 30)
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.streams[stream.fileno()] = stream
+            self.poll.register(stream, select.EPOLLIN)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for stream in self.streams.values():
+            stream.close()
+        self.poll.close()
+
+    def ask(self, requests, path="/"):
+        """Sends `requests` requests over all connections and waits for every answer."""
+        ask, done, sent = request(path), 0, 0
+        left = {}
+        for number, stream in self.streams.items():
+            if sent == requests:
+                break
+            stream.send(ask)
+            sent += 1
+            left[number] = None
+        while done < requests:
+            if time.monotonic() > self.until:
+                raise Problem(f"{done} of {requests} answers in time")
+            for number, _ in self.poll.poll(1):
+                stream = self.streams[number]
+                data = stream.recv(1 << 18)
+                if not data:
+                    raise Problem(f"a connection was closed after {done} answers")
+                if left[number] is None:
+                    head, found, body = data.partition(b"\r\n\r\n")
+                    length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
+                    if not found or not length or not head.startswith(b"HTTP/1.1 200"):
+                        raise Problem(f"unexpected answer {data[:200]!r}")
+                    left[number] = int(length[1]) - len(body)
+                else:
+                    left[number] -= len(data)
+                if left[number] == 0:
+                    done += 1
+                    left[number] = None
+                    if sent < requests:
+                        stream.send(ask)
+                        sent += 1
+
+
+# ---- Results.
+
+
+def output(command):
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
+        return (done.stdout + done.stderr).strip()
+    return ""
+
+
+def environment(options):
+    """What somebody needs to judge or repeat the numbers."""
+    cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    version = {
+        "haproxy": ["haproxy", "-v"],
+        "nginx": ["nginx", "-v"],
+        "wrk": ["wrk", "-v"],
+        "valgrind": ["valgrind", "--version"],
+        "rustc": ["rustc", "--version"],
+    }
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": output(["git", "rev-parse", "HEAD"]),
+        "changed": output(["git", "status", "--porcelain", "--", "src", "Cargo.toml", "Cargo.lock", "loadtest/configs"]).splitlines(),
+        "kernel": platform.release(),
+        "cpu": cpu[1] if cpu else platform.processor(),
+        "cpus": os.cpu_count(),
+        "load_before": os.getloadavg()[0],
+        "versions": {name: output(command).split("\n")[0] for name, command in version.items() if shutil.which(command[0])},
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def keep(options, tool_name, result, table):
+    """Writes the raw numbers and the table to `results/<date>-<machine>/`, and a page for conclusions if there is none."""
+    if options.no_results:
+        return
+    env = result["environment"]
+    machine = re.sub(r"[^a-z0-9]+", "-", f"{env['cpu']} {env['cpus']}cpu".lower()).strip("-")
+    folder = HERE / "results" / f"{env['date'][:10]}-{machine}"
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{tool_name}-{env['commit'][:8] or 'unknown'}"
+    number = 1
+    while (folder / f"{stem}{'' if number == 1 else f'-{number}'}.json").exists():
+        number += 1
+    stem += "" if number == 1 else f"-{number}"
+    (folder / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / f"{stem}.txt").write_text(table + "\n")
+    conclusions = folder / "conclusions.md"
+    if not conclusions.exists():
+        versions = "\n".join(f"- {name}: {value}" for name, value in env["versions"].items())
+        conclusions.write_text(
+            f"# {env['date'][:10]}, {env['cpu']}, {env['cpus']} CPUs, Linux {env['kernel']}\n\n{versions}\n\n"
+            "Each `.txt` beside this page is the table of one run, each `.json` its raw numbers; the name carries the commit.\n\n"
+            "## What was reached\n\n## What was missed, and why\n\n## What to try next\n"
+        )
+    print(f"\nkept in {(folder / stem).relative_to(ROOT)}.json and .txt")
+
+
+def columns(rows):
+    """Rows of text as a table: the first two columns left-aligned, the others right-aligned."""
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) if at < 2 else cell.rjust(width) for at, (cell, width) in enumerate(zip(row, widths))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
