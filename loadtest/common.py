@@ -6,6 +6,7 @@ Never decides what is measured: that is in `run`, `instructions`, `syscalls` and
 """
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -135,9 +136,8 @@ def tree(pid):
     """A process and all that descend from it."""
     found = [pid]
     for parent in found:
-        with contextlib.suppress(OSError):
-            for task in os.listdir(f"/proc/{parent}/task"):
-                found += map(int, Path(f"/proc/{parent}/task/{task}/children").read_text().split())
+        for task in tasks(parent):
+            found += map(int, task_file(parent, task, "children").split())
     return found
 
 
@@ -207,14 +207,28 @@ class Running:
         """Processor time of every thread so far, kernel included, by thread id."""
         used = {}
         for pid in self.pids():
-            for task in os.listdir(f"/proc/{pid}/task"):
-                with contextlib.suppress(OSError):
-                    used[int(task)] = int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0])
+            for task in tasks(pid):
+                if text := task_file(pid, task, "schedstat"):
+                    used[task] = int(text.split()[0])
         return used
 
     def rss_bytes(self):
         """Resident memory of its processes; pages they share count once for each."""
         return sum(status_kib(pid, "VmRSS") for pid in self.pids()) * 1024
+
+
+def tasks(pid):
+    """The thread ids of a process."""
+    with contextlib.suppress(OSError):
+        return [int(task) for task in os.listdir(f"/proc/{pid}/task")]
+    return []
+
+
+def task_file(pid, task, name):
+    """A file of /proc about one thread; empty if the thread is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/task/{task}/{name}").read_text()
+    return ""
 
 
 def cpu_used(before, after):
@@ -312,10 +326,12 @@ class Clients:
         self.until = time.monotonic() + seconds
         self.poll = select.epoll()
         self.streams = {}
+        self.resting = collections.deque()
         for _ in range(connections):
             stream = socket.create_connection(("127.0.0.1", port), 30)
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.streams[stream.fileno()] = stream
+            self.resting.append(stream.fileno())
             self.poll.register(stream, select.EPOLLIN)
 
     def __enter__(self):
@@ -326,38 +342,42 @@ class Clients:
             stream.close()
         self.poll.close()
 
-    def ask(self, requests, path="/"):
-        """Sends `requests` requests over all connections and waits for every answer."""
-        ask, done, sent = request(path), 0, 0
-        left = {}
-        for number, stream in self.streams.items():
-            if sent == requests:
-                break
-            stream.send(ask)
-            sent += 1
-            left[number] = None
+    def ask(self, requests, at_once=None):
+        """Sends `requests` requests, at most `at_once` under way (default: one on each connection), and waits for the
+        answers. The connections take turns."""
+        ask, sent, done = request("/"), 0, 0
+        under_way = {}
         while done < requests:
+            while sent < requests and len(under_way) < (at_once or len(self.streams)):
+                number = self.resting.popleft()
+                self.streams[number].send(ask)
+                under_way[number] = None
+                sent += 1
             if time.monotonic() > self.until:
                 raise Problem(f"{done} of {requests} answers in time")
             for number, _ in self.poll.poll(1):
-                stream = self.streams[number]
-                data = stream.recv(1 << 18)
-                if not data:
-                    raise Problem(f"a connection was closed after {done} answers")
-                if left[number] is None:
-                    head, found, body = data.partition(b"\r\n\r\n")
-                    length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
-                    if not found or not length or not head.startswith(b"HTTP/1.1 200"):
-                        raise Problem(f"unexpected answer {data[:200]!r}")
-                    left[number] = int(length[1]) - len(body)
-                else:
-                    left[number] -= len(data)
-                if left[number] == 0:
+                if self.receive(number, under_way):
+                    del under_way[number]
+                    self.resting.append(number)
                     done += 1
-                    left[number] = None
-                    if sent < requests:
-                        stream.send(ask)
-                        sent += 1
+
+    def receive(self, number, under_way):
+        """Takes what has arrived on a connection; whether its answer is whole."""
+        try:
+            data = self.streams[number].recv(1 << 18)
+        except OSError as error:
+            raise Problem(f"a connection failed: {error}") from error
+        if not data or number not in under_way:
+            raise Problem("a connection was closed, or something was said that nobody had asked for")
+        if under_way[number] is None:
+            head, found, body = data.partition(b"\r\n\r\n")
+            length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
+            if not found or not length or not head.startswith(b"HTTP/1.1 200"):
+                raise Problem(f"unexpected answer {data[:200]!r}")
+            under_way[number] = int(length[1]) - len(body)
+        else:
+            under_way[number] -= len(data)
+        return under_way[number] == 0
 
 
 # ---- Results.
@@ -420,10 +440,10 @@ def keep(options, tool_name, result, table):
 
 
 def columns(rows):
-    """Rows of text as a table: the first two columns left-aligned, the others right-aligned."""
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) if at < 2 else cell.rjust(width) for at, (cell, width) in enumerate(zip(row, widths))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    """Rows of text as a table; columns of numbers are aligned right, the others left."""
+    table = []
+    for column in zip(*rows):
+        width = max(map(len, column))
+        numbers = all(re.fullmatch(r"[\d.-]+", cell) for cell in column[1:])
+        table.append([cell.rjust(width) if numbers else cell.ljust(width) for cell in column])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*table))
