@@ -28,6 +28,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+ORIGIN = TARGET / "release/examples/origin"
 PROXY_CPU = 0
 
 # How each proxy is called: the configuration it reads, and the arguments that keep it in the foreground.
@@ -51,7 +52,7 @@ def arguments(description):
     """The options every tool has; a tool adds its own and calls `parse_args`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--proxies", default="coreway,haproxy,nginx", help="which, in which order (default: %(default)s)")
-    parser.add_argument("--coreway", type=Path, help="use this binary instead of building one")
+    parser.add_argument("--coreway", type=Path, help="use this binary, and the origin as it is, instead of building them")
     parser.add_argument("--no-results", action="store_true", help="print only; keep nothing under loadtest/results/")
     return parser
 
@@ -67,13 +68,12 @@ def prepare(options, programs=()):
     needed = {name.split("-")[0] for name in options.proxies if name != "coreway"} | set(programs)
     install(sorted(program for program in needed if shutil.which(program) is None))
     build = ["cargo", "build", "--release", "--locked", "--quiet", "--example", "origin"]
-    if "coreway" in options.proxies and options.coreway is None:
+    if options.coreway is None and "coreway" in options.proxies:
         build += ["--bin", "coreway"]
-        options.coreway = TARGET / "release" / "coreway"
-    if subprocess.run(build, cwd=ROOT, timeout=1800).returncode != 0:
-        raise Problem("the build failed")
-    if options.coreway is not None:
-        options.coreway = options.coreway.resolve()
+    if options.coreway is None or not ORIGIN.exists():
+        if subprocess.run(build, cwd=ROOT, timeout=1800).returncode != 0:
+            raise Problem("the build failed")
+    options.coreway = (options.coreway or TARGET / "release/coreway").resolve()
 
 
 def install(programs):
@@ -175,11 +175,16 @@ def wait_for(port, process, log, seconds=15):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if process.poll() is not None:
-            raise Problem(f"it ended at start with code {process.returncode}:\n{Path(log).read_text(errors='replace')[-2000:]}")
+            raise Problem(f"it ended at start with code {process.returncode}:\n{tail(log)}")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.02)
-    raise Problem(f"nobody listens on port {port} after {seconds} s:\n{Path(log).read_text(errors='replace')[-2000:]}")
+    raise Problem(f"nobody listens on port {port} after {seconds} s:\n{tail(log)}")
+
+
+def tail(log):
+    """The end of what a process said."""
+    return Path(log).read_text(errors="replace")[-2000:]
 
 
 @contextlib.contextmanager
@@ -188,7 +193,7 @@ def origin():
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="origin-") as work:
         log = Path(work) / "log"
-        with started([TARGET / "release/examples/origin", f"127.0.0.1:{port}"], log, others()) as process:
+        with started([ORIGIN, f"127.0.0.1:{port}"], log, others()) as process:
             wait_for(port, process, log)
             yield port
 
@@ -249,7 +254,8 @@ def cpu_used(before, after):
 
 
 def status_kib(pid, field):
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+    """A size of a process, as /proc has it; 0 if it is gone."""
+    for line in task_file(pid, pid, "status").splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1])
     return 0
@@ -284,6 +290,8 @@ def proxy(name, origin_port, options, wrapper=(), single_process=False, start_se
             except Problem as problem:
                 raise Problem(f"{name}: {problem}") from problem
             yield Running(name, port, process, Path(work))
+            if process.poll() is not None:
+                raise Problem(f"{name} ended while it was measured, with code {process.returncode}:\n{tail(log)}")
 
 
 # ---- Clients.
