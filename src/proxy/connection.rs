@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use super::core::Core;
 use super::exchange::{self, After};
+use super::forward;
 use super::reply::{self, Answer, Manner};
 use super::session::Session;
 use std::net::Shutdown;
@@ -94,6 +95,7 @@ enum Activity {
 
 async fn active(core: &Rc<Core>, client: &Client, first: bool) -> Activity {
     let mut session = core.session();
+    forward::introduce(core, client, &mut session.introduction);
     let activity = exchanges(core, client, &mut session, first).await;
     core.put_session(session);
     activity

@@ -150,7 +150,14 @@ async fn attempt(
     let mut upstream = core.pools.open(server, fresh, core.settings.timeouts.dial).await?;
     let body = Body::of(request, session);
     let mut out = Buffer::take(Room::Small);
-    let forwarding = Forwarding { request, pass_host: frontend.pass_host_header, server, expect: body == Body::Streamed, upgrade };
+    let forwarding = Forwarding {
+        request,
+        pass_host: frontend.pass_host_header,
+        server,
+        expect: body == Body::Streamed,
+        upgrade,
+        introduction: &session.introduction,
+    };
     forward::request_head(core, client, &session.request, &forwarding, out.vec_mut());
     if let (Body::Inline(bytes), Some(inbound)) = (body, &session.inbound) {
         out.extend(&inbound.bytes()[..bytes]);
@@ -160,9 +167,9 @@ async fn attempt(
     upstream.socket.send(out, &client.timer).await.map_err(|error| Failure::io(Stage::Send, retry, error))?;
 
     session.body_begun = body == Body::Streamed;
-    let Session { inbound, request: head, answer, answer_trailers, request_trailers, watch, upload, .. } = session;
+    let Session { inbound, request: head, answer, answer_trailers, request_trailers, watch, upload, sends, .. } = session;
     let uploading = Upload::new(body == Body::Streamed, request.expect_continue);
-    let mut answering = Answering { request, head, answer, trailers: answer_trailers, watch, upload: &uploading, at };
+    let mut answering = Answering { request, head, answer, trailers: answer_trailers, watch, upload: &uploading, sends, at };
     let end = if body == Body::Streamed {
         let server_socket = Rc::clone(&upstream.socket);
         let sending = body::Sending { framing: request.framing, inbound, trailers: request_trailers, timer: upload };

@@ -24,10 +24,8 @@ pub(crate) enum Stage {
     Connect,
     /// Sending the request.
     Send,
-    /// Waiting for the head of the answer, or reading it.
+    /// Waiting for the answer, or reading it.
     Answer,
-    /// Relaying the answer; the client has its head already.
-    Relay,
 }
 
 /// May the request be sent again?
@@ -101,8 +99,7 @@ impl fmt::Display for Failure {
             Stage::Connect => "connecting",
             Stage::Send => "sending the request",
             Stage::Answer => "waiting for the answer",
-            Stage::Relay => "relaying the answer",
-        };
+            };
         write!(f, "{side}, {stage}: ")?;
         match &self.cause {
             Cause::NoServer => f.write_str("the backend has no server"),

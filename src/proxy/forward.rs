@@ -12,6 +12,7 @@ use crate::backend::Server;
 use crate::http::body::Framing;
 use crate::http::h1::encode;
 use crate::http::h1::Request;
+use crate::http::field::FieldSet;
 use crate::http::{FieldId, Head, Span, Version};
 use crate::reactor::Instant;
 
@@ -24,11 +25,13 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) expect: bool,
     /// The protocol that the client asks to switch to.
     pub(crate) upgrade: Option<Span>,
+    /// Written by [`introduce`].
+    pub(crate) introduction: &'a [u8],
 }
 
 /// Appends the head of a request, as its server gets it.
 pub(crate) fn request_head(core: &Core, client: &Client, head: &Head, forwarding: &Forwarding<'_>, out: &mut Vec<u8>) {
-    let Forwarding { request, pass_host, server, expect, upgrade } = *forwarding;
+    let Forwarding { request, pass_host, server, expect, upgrade, introduction } = *forwarding;
     encode::request_line(out, head.method(), head.target());
     let authority = head.authority();
     let host = if pass_host && !authority.is_empty() { authority } else { &server.authority };
@@ -47,7 +50,16 @@ pub(crate) fn request_head(core: &Core, client: &Client, head: &Head, forwarding
             _ => encode::field(out, field.name, field.value),
         }
     }
-    forwarded(core, client, head, out);
+    if client.trusted && head.has_any(SAID_OF_A_CLIENT) {
+        forwarded(core, client, head, out);
+    } else {
+        out.extend_from_slice(introduction);
+        let authority = head.authority();
+        if !authority.is_empty() {
+            encode::field(out, b"X-Forwarded-Host", authority);
+        }
+        encode::field(out, b"X-Forwarded-Port", port_of(authority).unwrap_or(b"80"));
+    }
     match request.framing {
         Framing::None => {}
         Framing::Length(length) => encode::content_length(out, length),
@@ -64,15 +76,32 @@ pub(crate) fn request_head(core: &Core, client: &Client, head: &Head, forwarding
     encode::end(out);
 }
 
-/// What we say of the client. A trusted one is believed where it says something already.
+/// What a trusted client may have said of its own client.
+const SAID_OF_A_CLIENT: FieldSet = FieldSet::of(&[
+    FieldId::XForwardedFor,
+    FieldId::XForwardedHost,
+    FieldId::XForwardedPort,
+    FieldId::XForwardedProto,
+    FieldId::XRealIp,
+]);
+
+/// Writes what every server is told of a client that says nothing of its own: the part that is the same for each of its
+/// requests.
+pub(crate) fn introduce(core: &Core, client: &Client, out: &mut Vec<u8>) {
+    out.clear();
+    encode::field(out, b"X-Forwarded-For", client.address.as_bytes());
+    encode::field(out, b"X-Real-Ip", client.address.as_bytes());
+    encode::field(out, b"X-Forwarded-Proto", b"http");
+    encode::field(out, b"X-Forwarded-Server", core.settings.host_name.as_bytes());
+}
+
+/// What we say of a trusted client, which is believed where it says something already.
 fn forwarded(core: &Core, client: &Client, head: &Head, out: &mut Vec<u8>) {
-    let said = |id| if client.trusted { head.first(id).filter(|value| !value.is_empty()) } else { None };
+    let said = |id| head.first(id).filter(|value| !value.is_empty());
     out.extend_from_slice(b"X-Forwarded-For: ");
-    if client.trusted && head.has(FieldId::XForwardedFor) {
-        for value in head.values(FieldId::XForwardedFor) {
-            out.extend_from_slice(value);
-            out.extend_from_slice(b", ");
-        }
+    for value in head.values(FieldId::XForwardedFor) {
+        out.extend_from_slice(value);
+        out.extend_from_slice(b", ");
     }
     out.extend_from_slice(client.address.as_bytes());
     out.extend_from_slice(b"\r\n");

@@ -26,6 +26,10 @@ pub(crate) struct Session {
     pub(crate) request_trailers: Head,
     pub(crate) answer_trailers: Head,
     pub(crate) scratch: Scratch,
+    /// What is said of the client to every server, made when the client becomes active: see `forward.rs`.
+    pub(crate) introduction: Vec<u8>,
+    /// Several buffers on their way in one operation.
+    pub(crate) sends: Vec<Buffer>,
     /// Ticks while an exchange waits for its server.
     pub(crate) watch: Timer,
     /// The limit of what the client sends as a body.
