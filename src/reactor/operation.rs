@@ -1,0 +1,116 @@
+//! An operation owns its memory until its completion is taken, even if its task is gone.
+//!
+//! The kernel writes and reads memory behind the back of the language, from the moment an operation is submitted until
+//! its completion is taken. So nothing is ever lent to it: a [`Buffer`] or a [`Gather`] moves into the operation and
+//! comes out with the completion. If the task that waits is dropped, the driver keeps what moved in until the kernel is
+//! done. This file says which memory of ours the kernel may use; never what for. Read next: `driver/monoio.rs`.
+
+use std::cell::RefCell;
+use std::mem;
+
+use super::buffer::Buffer;
+
+/// Most buffers that one vectored send takes along; the kernel takes 1024.
+pub(super) const GATHERED_MAX: usize = 64;
+
+/// Free lists of [`Gather`] that a core keeps.
+const LISTS_FREE_MAX: usize = 256;
+
+thread_local! {
+    static LISTS: RefCell<Vec<Vec<libc::iovec>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Buffers on their way out in one operation, with the list of their addresses that the kernel reads.
+pub(super) struct Gather {
+    /// Never touched while `addresses` is in use: their memory must stay where it is.
+    buffers: Vec<Buffer>,
+    addresses: Vec<libc::iovec>,
+}
+
+impl Gather {
+    /// Takes `buffers`. The first [`GATHERED_MAX`] of them go out with the operation.
+    pub(super) fn new(buffers: Vec<Buffer>) -> Self {
+        let mut addresses = LISTS
+            .try_with(|lists| lists.borrow_mut().pop())
+            .ok()
+            .flatten()
+            .unwrap_or_default();
+        // A buffer's bytes are on the heap: they stay where they are when the `Vec` of buffers moves.
+        addresses.extend(buffers.iter().take(GATHERED_MAX).map(|buffer| libc::iovec {
+            iov_base: buffer.bytes().as_ptr().cast_mut().cast(),
+            iov_len: buffer.len(),
+        }));
+        Self { buffers, addresses }
+    }
+
+    /// The addresses, valid for as long as this lives.
+    pub(super) fn addresses(&self) -> &[libc::iovec] {
+        &self.addresses
+    }
+
+    /// The buffers back, once the completion was taken.
+    pub(super) fn into_buffers(mut self) -> Vec<Buffer> {
+        mem::take(&mut self.buffers)
+    }
+}
+
+impl Drop for Gather {
+    fn drop(&mut self) {
+        let mut list = mem::take(&mut self.addresses);
+        list.clear();
+        // While the thread ends there is no pool any more.
+        let _ = LISTS.try_with(|lists| {
+            let mut lists = lists.borrow_mut();
+            if lists.len() < LISTS_FREE_MAX {
+                lists.push(list);
+            }
+        });
+    }
+}
+
+#[cfg(not(feature = "glommio"))]
+mod monoio_memory {
+    use monoio::buf::{IoBuf, IoBufMut, IoVecBuf};
+
+    use super::{Buffer, Gather};
+
+    // SAFETY: the bytes of a `Buffer` are on the heap and stay there while the `Buffer` itself moves; it is owned by the
+    // operation meanwhile, so nobody else changes them.
+    unsafe impl IoBuf for Buffer {
+        fn read_ptr(&self) -> *const u8 {
+            self.bytes().as_ptr()
+        }
+
+        fn bytes_init(&self) -> usize {
+            self.len()
+        }
+    }
+
+    // SAFETY: as above for the spare room; `bytes_total` is its exact length.
+    unsafe impl IoBufMut for Buffer {
+        fn write_ptr(&mut self) -> *mut u8 {
+            self.spare().as_mut_ptr().cast()
+        }
+
+        fn bytes_total(&mut self) -> usize {
+            self.spare().len()
+        }
+
+        unsafe fn set_init(&mut self, count: usize) {
+            // SAFETY: monoio calls this with the number of bytes the kernel wrote at `write_ptr`.
+            unsafe { self.assume_received(count) };
+        }
+    }
+
+    // SAFETY: the list of addresses is on the heap and not changed until the `Gather` comes back; each address is that
+    // of a buffer the `Gather` owns.
+    unsafe impl IoVecBuf for Gather {
+        fn read_iovec_ptr(&self) -> *const libc::iovec {
+            self.addresses().as_ptr()
+        }
+
+        fn read_iovec_len(&self) -> usize {
+            self.addresses().len()
+        }
+    }
+}

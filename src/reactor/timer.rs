@@ -1,0 +1,396 @@
+//! Deadlines: one coarse hierarchical wheel per core.
+//!
+//! Owns the wheel of its thread: 10 ms slots, six levels of 64, a slab of entries linked through the slots. Adding,
+//! moving and removing an entry takes constant time, and so does finding the next slot that holds one. There is one
+//! kernel timer per core, set to that slot, so a core whose deadlines are far away sleeps until then.
+//! Never reads the clock for a [`Timer`]: time is what it was when the wheel last turned.
+//! Read next: `socket.rs`, where deadlines end waits.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::clock::{self, Instant};
+use super::driver;
+
+/// Nanoseconds of one slot of the lowest level.
+const SLOT_NANOSECONDS: u64 = 10_000_000;
+const SLOT_BITS: u32 = 6;
+const SLOTS: usize = 1 << SLOT_BITS;
+const LEVELS: usize = 6;
+/// Slots until the wheel comes round: 21 years. What is later waits there and is put in again.
+const ROUND: u64 = 1 << (SLOT_BITS as usize * LEVELS);
+const NONE: u32 = u32::MAX;
+/// The list of entries whose slot has come, until they are woken.
+const DUE: u16 = (LEVELS * SLOTS) as u16;
+const UNLINKED: u16 = u16::MAX;
+
+/// A deadline that may be moved at any time for next to nothing.
+///
+/// Moving it stores a number. What is in the wheel may be earlier than that: when its slot comes it is put in again.
+/// One task waits for a timer at a time; the last one that polled it is woken.
+pub struct Timer {
+    /// Nanoseconds of the clock; `u64::MAX` for none.
+    deadline: Cell<u64>,
+    /// When the wheel will look at the entry, if that is still to come.
+    fires: Cell<u64>,
+    /// Where the entry is in the slab; `NONE` before the first wait.
+    index: Cell<u32>,
+    /// Which slab that is: a timer may outlive the run that it was made in.
+    epoch: Cell<u32>,
+}
+
+struct Entry {
+    waker: Option<Waker>,
+    tick: u64,
+    previous: u32,
+    next: u32,
+    list: u16,
+}
+
+struct Wheel {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    /// The first entry of each slot of each level, then of `DUE`.
+    heads: [u32; LEVELS * SLOTS + 1],
+    /// Which slots of a level hold an entry.
+    occupied: [u64; LEVELS],
+    /// The last tick that has been looked at.
+    tick: u64,
+    /// What the kernel timer is set to; `u64::MAX` for none.
+    armed: u64,
+    epoch: u32,
+}
+
+thread_local! {
+    static WHEEL: RefCell<Wheel> = const { RefCell::new(Wheel::new()) };
+    /// When the wheel last turned, in nanoseconds. Apart from the wheel, so that reading it borrows nothing.
+    static TURNED: Cell<u64> = const { Cell::new(0) };
+}
+
+impl Timer {
+    /// A timer with no deadline.
+    pub const fn new() -> Self {
+        Self {
+            deadline: Cell::new(u64::MAX),
+            fires: Cell::new(0),
+            index: Cell::new(NONE),
+            epoch: Cell::new(0),
+        }
+    }
+
+    /// Moves the deadline. Takes effect for waits from now on and for the wait of the task that calls this.
+    pub fn set(&self, at: Instant) {
+        self.deadline.set(at.nanoseconds());
+    }
+
+    /// Takes the deadline away.
+    pub fn clear(&self) {
+        self.deadline.set(u64::MAX);
+    }
+
+    /// The deadline, or [`Instant::NEVER`].
+    pub fn deadline(&self) -> Instant {
+        Instant::from_nanoseconds(self.deadline.get())
+    }
+
+    /// Whether the wheel has turned past the deadline. A deadline in the past counts from the wheel's next turn on.
+    pub fn expired(&self) -> bool {
+        self.deadline.get() <= TURNED.get()
+    }
+
+    /// Ready once expired; until then the task of `context` will be woken at the deadline.
+    pub(super) fn poll_expired(&self, context: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.deadline.get();
+        let turned = TURNED.get();
+        if deadline <= turned {
+            return Poll::Ready(());
+        }
+        if deadline == u64::MAX {
+            return Poll::Pending;
+        }
+        // A waker may run anything when it is dropped, also a timer's own drop: never while the wheel is borrowed.
+        let replaced = WHEEL.with_borrow_mut(|wheel| {
+            let fires = self.fires.get();
+            if fires <= turned
+                || deadline <= fires - SLOT_NANOSECONDS
+                || self.epoch.get() != wheel.epoch
+            {
+                wheel.place(self, deadline);
+            }
+            let entry = wheel.entry(self.index.get());
+            match &entry.waker {
+                Some(waker) if waker.will_wake(context.waker()) => None,
+                _ => entry.waker.replace(context.waker().clone()),
+            }
+        });
+        drop(replaced);
+        Poll::Pending
+    }
+}
+
+impl Default for Timer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if self.index.get() == NONE {
+            return;
+        }
+        // While the thread ends there is no wheel any more.
+        let waker = WHEEL.try_with(|wheel| wheel.borrow_mut().release(self));
+        drop(waker);
+    }
+}
+
+impl fmt::Debug for Timer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.deadline.get() {
+            u64::MAX => formatter.write_str("Timer(none)"),
+            deadline => write!(formatter, "Timer({deadline} ns)"),
+        }
+    }
+}
+
+/// Runs `future` until it ends or `timer` expires: then `None`, and the caller, who still owns the future, must see to
+/// its end. A result that is there at the deadline wins.
+pub async fn limit<F: Future>(timer: &Timer, mut future: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => timer.poll_expired(context).map(|()| None),
+    })
+    .await
+}
+
+/// Waits for `duration`, up to a slot (10 ms) longer.
+pub async fn sleep(duration: Duration) {
+    let timer = Timer::new();
+    timer.set(clock::now() + duration);
+    poll_fn(|context| timer.poll_expired(context)).await;
+}
+
+/// Turns the wheel to `now` and wakes the tasks whose deadlines may have come. Returns when to come back, if ever.
+///
+/// The driver calls this when the time it was given last, or through [`driver::arm`], has come.
+pub(super) fn turn(now: u64) -> Option<u64> {
+    loop {
+        // One at a time: the wheel is not borrowed while a task is woken.
+        let (waker, turned) = WHEEL.with_borrow_mut(|wheel| {
+            let waker = wheel.next_due(now / SLOT_NANOSECONDS);
+            (waker, wheel.tick * SLOT_NANOSECONDS)
+        });
+        TURNED.set(turned);
+        match waker {
+            Some(waker) => waker.wake(),
+            None => break,
+        }
+    }
+    WHEEL.with_borrow_mut(|wheel| {
+        let next = wheel
+            .next_occupied()
+            .map(|(tick, ..)| tick * SLOT_NANOSECONDS);
+        wheel.armed = next.unwrap_or(u64::MAX);
+        next
+    })
+}
+
+/// Forgets every entry and starts at `now`: a run begins or has ended.
+pub(super) fn reset(now: u64) {
+    let old = WHEEL.with_borrow_mut(|wheel| {
+        let mut new = Wheel::new();
+        new.epoch = wheel.epoch.wrapping_add(1);
+        new.tick = now / SLOT_NANOSECONDS;
+        std::mem::replace(wheel, new)
+    });
+    TURNED.set(now / SLOT_NANOSECONDS * SLOT_NANOSECONDS);
+    // Dropping the wakers may drop tasks and their timers, which find another epoch and leave the wheel alone.
+    drop(old);
+}
+
+impl Wheel {
+    const fn new() -> Self {
+        Self {
+            entries: Vec::new(),
+            free: Vec::new(),
+            heads: [NONE; LEVELS * SLOTS + 1],
+            occupied: [0; LEVELS],
+            tick: 0,
+            armed: u64::MAX,
+            epoch: 1,
+        }
+    }
+
+    fn entry(&mut self, index: u32) -> &mut Entry {
+        self.entries
+            .get_mut(index as usize)
+            .expect("a timer's index is given out by this wheel and epoch")
+    }
+
+    /// Links the timer's entry where its deadline is, making one if it has none; sets the kernel timer if it is sooner.
+    #[cold]
+    fn place(&mut self, timer: &Timer, deadline: u64) {
+        if timer.index.get() == NONE || timer.epoch.get() != self.epoch {
+            timer.index.set(self.insert());
+            timer.epoch.set(self.epoch);
+        }
+        let index = timer.index.get();
+        self.unlink(index);
+        // Rounded up, so that a timer never fires early. What is past fires at the next turn.
+        let tick = deadline
+            .div_ceil(SLOT_NANOSECONDS)
+            .clamp(self.tick + 1, self.tick + ROUND - 1);
+        self.link(index, tick);
+        let fires = tick * SLOT_NANOSECONDS;
+        timer.fires.set(fires);
+        if fires < self.armed {
+            self.armed = fires;
+            driver::arm(fires);
+        }
+    }
+
+    fn insert(&mut self) -> u32 {
+        if let Some(index) = self.free.pop() {
+            return index;
+        }
+        let index =
+            u32::try_from(self.entries.len()).expect("fewer than 2^32 connections fit one core");
+        self.entries.push(Entry {
+            waker: None,
+            tick: 0,
+            previous: NONE,
+            next: NONE,
+            list: UNLINKED,
+        });
+        index
+    }
+
+    /// Gives the timer's entry back. The waker is the caller's to drop, once the wheel is free again.
+    fn release(&mut self, timer: &Timer) -> Option<Waker> {
+        if timer.epoch.get() != self.epoch {
+            return None;
+        }
+        let index = timer.index.get();
+        self.unlink(index);
+        self.free.push(index);
+        self.entry(index).waker.take()
+    }
+
+    fn link(&mut self, index: u32, tick: u64) {
+        // The level is that of the highest bit in which now and then differ.
+        let differing = (self.tick ^ tick) | (SLOTS as u64 - 1);
+        let level = (((63 - differing.leading_zeros()) / SLOT_BITS) as usize).min(LEVELS - 1);
+        let slot = (tick >> (SLOT_BITS as usize * level)) as usize & (SLOTS - 1);
+        let list = level * SLOTS + slot;
+        let head = std::mem::replace(self.head(list), index);
+        if let Some(occupied) = self.occupied.get_mut(level) {
+            *occupied |= 1 << slot;
+        }
+        if head != NONE {
+            self.entry(head).previous = index;
+        }
+        let entry = self.entry(index);
+        entry.tick = tick;
+        entry.previous = NONE;
+        entry.next = head;
+        entry.list = u16::try_from(list).expect("there are fewer than 2^16 slots");
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let Entry {
+            previous,
+            next,
+            list,
+            ..
+        } = *self.entry(index);
+        if list == UNLINKED {
+            return;
+        }
+        self.entry(index).list = UNLINKED;
+        if next != NONE {
+            self.entry(next).previous = previous;
+        }
+        if previous != NONE {
+            self.entry(previous).next = next;
+            return;
+        }
+        *self.head(list.into()) = next;
+        if next == NONE && list != DUE {
+            let level = usize::from(list) / SLOTS;
+            if let Some(occupied) = self.occupied.get_mut(level) {
+                *occupied &= !(1 << (usize::from(list) % SLOTS));
+            }
+        }
+    }
+
+    fn head(&mut self, list: usize) -> &mut u32 {
+        self.heads
+            .get_mut(list)
+            .expect("a list is a slot of a level, or the one of due entries")
+    }
+
+    /// The tick, level and slot of the first slot that holds an entry.
+    fn next_occupied(&self) -> Option<(u64, usize, usize)> {
+        // A lower level always comes before a higher one: the higher one begins where the lower one ends.
+        let (level, occupied) = self
+            .occupied
+            .iter()
+            .enumerate()
+            .find(|(_, occupied)| **occupied != 0)?;
+        let shift = SLOT_BITS as usize * level;
+        let slot_now = (self.tick >> shift) as u32 & (SLOTS as u32 - 1);
+        let ahead = occupied.rotate_right(slot_now).trailing_zeros();
+        let slot = (slot_now + ahead) as usize & (SLOTS - 1);
+        let round = (SLOTS as u64) << shift;
+        let mut tick = (self.tick & !(round - 1)) + ((slot as u64) << shift);
+        if tick <= self.tick {
+            // Only the highest level wraps.
+            tick += round;
+        }
+        Some((tick, level, slot))
+    }
+
+    /// Turns up to `tick` and returns the waker of one entry that has come, until there are none.
+    fn next_due(&mut self, tick: u64) -> Option<Waker> {
+        loop {
+            let due = *self.head(DUE.into());
+            if due != NONE {
+                self.unlink(due);
+                let at = self.entry(due).tick;
+                if at > self.tick {
+                    // It came down a level and waits on.
+                    self.link(due, at);
+                } else if let Some(waker) = self.entry(due).waker.take() {
+                    return Some(waker);
+                }
+                continue;
+            }
+            match self.next_occupied() {
+                Some((next, level, slot)) if next <= tick => {
+                    self.tick = next;
+                    let list = level * SLOTS + slot;
+                    let first = std::mem::replace(self.head(list), NONE);
+                    *self.head(DUE.into()) = first;
+                    if let Some(occupied) = self.occupied.get_mut(level) {
+                        *occupied &= !(1 << slot);
+                    }
+                    let mut index = first;
+                    while index != NONE {
+                        let entry = self.entry(index);
+                        entry.list = DUE;
+                        index = entry.next;
+                    }
+                }
+                _ => {
+                    self.tick = self.tick.max(tick);
+                    return None;
+                }
+            }
+        }
+    }
+}
