@@ -416,7 +416,9 @@ fn drop_forbidden(trailers: &mut Head) {
             || FORBIDDEN_STARTS.iter().any(starts_with);
         if is_forbidden {
             trailers.fields[at].removed = true;
-            trailers.present.remove(field.id);
+            if field.id != FieldId::Other {
+                trailers.present.remove(field.id);
+            }
         }
     }
 }
@@ -596,6 +598,17 @@ mod tests {
             BodyError::Trailer(Defect::FieldValue),
         );
         refuse("0\r\nA\r\n\r\n", BodyError::Trailer(Defect::FieldName));
+    }
+
+    #[test]
+    fn trailers_beside_forbidden_ones_are_still_found_by_name() {
+        let mut trailers = Head::default();
+        let mut bytes = b"0\r\nA: b\r\nIf-Match: x\r\nHost: x\r\n\r\n".to_vec();
+        let decoded = BodyReader::new(Framing::Chunked).decode(&mut bytes, &mut trailers);
+        assert!(decoded.is_ok_and(|decoded| decoded.finished));
+        assert_eq!(trailers.values_named(b"a").collect::<Vec<_>>(), [b"b"]);
+        assert_eq!(trailers.values_named(b"if-match").count(), 0);
+        assert!(!trailers.has(FieldId::Host));
     }
 
     #[test]
