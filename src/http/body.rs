@@ -416,7 +416,266 @@ fn drop_forbidden(trailers: &mut Head) {
             || FORBIDDEN_STARTS.iter().any(starts_with);
         if is_forbidden {
             trailers.fields[at].removed = true;
-            trailers.present.remove(field.id);
+            if field.id != FieldId::Other {
+                trailers.present.remove(field.id);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything a reader made of a body: data, trailer lines, bytes consumed. `None` if it was not whole at the end.
+    type Outcome = Result<Option<(Vec<u8>, String, usize)>, BodyError>;
+
+    /// Reads a body whose bytes come in the given pieces.
+    fn read(framing: Framing, pieces: &[&[u8]]) -> Outcome {
+        let mut reader = BodyReader::new(framing);
+        let mut trailers = Head::default();
+        let mut data = Vec::new();
+        let mut consumed = 0;
+        for piece in pieces {
+            let mut piece = piece.to_vec();
+            let decoded = reader.decode(&mut piece, &mut trailers)?;
+            data.extend_from_slice(&piece[decoded.data]);
+            consumed += decoded.consumed;
+            assert_eq!(decoded.finished, reader.finished());
+            assert!(
+                decoded.finished || decoded.consumed == piece.len(),
+                "an unfinished body takes all there is"
+            );
+        }
+        let lines = trailers.fields().fold(String::new(), |text, field| {
+            let name = String::from_utf8_lossy(field.name);
+            format!("{text}{name}: {}\n", String::from_utf8_lossy(field.value))
+        });
+        Ok(reader.finished().then_some((data, lines, consumed)))
+    }
+
+    /// Reads chunks at once, split in two at every place, and byte by byte: all must agree.
+    fn read_chunks(text: &[u8]) -> Outcome {
+        let at_once = read(Framing::Chunked, &[text]);
+        for at in 0..=text.len() {
+            assert_eq!(
+                read(Framing::Chunked, &[&text[..at], &text[at..]]),
+                at_once,
+                "split at {at}"
+            );
+        }
+        let bytes: Vec<&[u8]> = text.chunks(1).collect();
+        assert_eq!(read(Framing::Chunked, &bytes), at_once, "byte by byte");
+        at_once
+    }
+
+    fn accept(text: &str, data: &str, trailers: &str) {
+        let expected = Ok(Some((
+            data.as_bytes().to_vec(),
+            trailers.to_owned(),
+            text.len(),
+        )));
+        assert_eq!(read_chunks(text.as_bytes()), expected, "{text:?}");
+        // What follows is not ours.
+        let mut longer = text.as_bytes().to_vec();
+        longer.extend_from_slice(b"GET / HTTP/1.1\r\n\r\n");
+        assert_eq!(read_chunks(&longer), expected, "{text:?} and more");
+    }
+
+    fn refuse(text: impl AsRef<[u8]>, error: BodyError) {
+        let text = text.as_ref();
+        assert_eq!(
+            read_chunks(text),
+            Err(error),
+            "{:?}",
+            String::from_utf8_lossy(text)
+        );
+    }
+
+    #[test]
+    fn chunks() {
+        accept("0\r\n\r\n", "", "");
+        accept("5\r\nhello\r\n0\r\n\r\n", "hello", "");
+        accept(
+            "1\r\na\r\n2\r\nbc\r\n00A\r\n0123456789\r\n000\r\n\r\n",
+            "abc0123456789",
+            "",
+        );
+        accept("1 \t\r\na\r\n0  \r\n\r\n", "a", "");
+        accept("1;a=b\r\na\r\n0;c=\"d e\u{e9}\"\r\n\r\n", "a", "");
+        accept("1 ; a\r\na\r\n0\r\n\r\n", "a", "");
+        accept("0000000000000001\r\na\r\n0\r\n\r\n", "a", "");
+        accept("2\r\n\r\n\r\n0\r\n\r\n", "\r\n", "");
+    }
+
+    #[test]
+    fn broken_chunks() {
+        for text in [
+            "\r\n",
+            "g\r\n",
+            " 5\r\n",
+            "+5\r\n",
+            "-5\r\n",
+            "0x5\r\n",
+            "5_0\r\n",
+            ";a\r\n",
+            "5 5\r\n",
+            "\n",
+            "5\u{b}\r\n",
+            "5,\r\n",
+            "5\n",
+            "00000000000000001\r\n",
+            "ffffffffffffffff\r\n",
+            "8000000000000000\r\n",
+            "10000000000000000\r\n",
+        ] {
+            refuse(text, BodyError::ChunkSize);
+        }
+        for text in ["5;a\nb\r\n", "5;a\u{0}\r\n", "5;\u{7f}\r\n", "0;\n\r\n"] {
+            refuse(text, BodyError::ChunkExtension);
+        }
+        for text in [
+            "5\ra",
+            "5;a\rb\r\n",
+            "5\r\r\n",
+            "1\r\nab\r\n",
+            "1\r\na\n0\r\n\r\n",
+            "1\r\na0\r\n\r\n",
+            "1\r\na\r0\r\n",
+            "1\r\na\r\r\n",
+        ] {
+            refuse(text, BodyError::ChunkEnd);
+        }
+    }
+
+    #[test]
+    fn chunk_lines_are_bounded() {
+        let fits = format!(
+            "1;{}\r\na\r\n0\r\n\r\n",
+            "x".repeat(CHUNK_LINE_BYTES_MAX - 2)
+        );
+        let pieces =
+            |text: &str| read(Framing::Chunked, &[text.as_bytes()]).map(|body| body.is_some());
+        assert_eq!(pieces(&fits), Ok(true));
+        let one_more = format!(
+            "1;{}\r\na\r\n0\r\n\r\n",
+            "x".repeat(CHUNK_LINE_BYTES_MAX - 1)
+        );
+        assert_eq!(pieces(&one_more), Err(BodyError::ChunkExtension));
+        let chunk = format!("1;{}\r\na\r\n", "x".repeat(1023));
+        let all = CHUNK_EXTENSION_BYTES_MAX / 1024;
+        assert_eq!(pieces(&(chunk.repeat(all) + "0\r\n\r\n")), Ok(true));
+        assert_eq!(
+            pieces(&(chunk.repeat(all) + "0;\r\n\r\n")),
+            Err(BodyError::ChunkExtension)
+        );
+    }
+
+    #[test]
+    fn trailer_sections() {
+        accept(
+            "0\r\nA: b\r\nGrpc-Status: 0\r\n\r\n",
+            "",
+            "A: b\nGrpc-Status: 0\n",
+        );
+        accept("1\r\na\r\n0\r\nA: b\r\n\r\n", "a", "A: b\n");
+        accept(
+            "0\r\nHost: x\r\nA: b\r\nTransfer-Encoding: chunked\r\ncontent-length: 5\r\nContent-Foo: 1\r\nAuthorization: x\r\nX-Forwarded-Any: x\r\n\
+             Connection: close\r\nSet-Cookie: x\r\nTrailer: A\r\nIf-Match: x\r\nRange: x\r\n\r\n",
+            "",
+            "A: b\n",
+        );
+        refuse("0\r\nA: b\n\r\n", BodyError::Trailer(Defect::LineEnd));
+        refuse("0\r\n\n", BodyError::Trailer(Defect::LineEnd));
+        refuse("0\r\nA : b\r\n\r\n", BodyError::Trailer(Defect::FieldName));
+        refuse("0\r\n A: b\r\n\r\n", BodyError::Trailer(Defect::Folding));
+        refuse(
+            "0\r\nA: b\r\n c\r\n\r\n",
+            BodyError::Trailer(Defect::Folding),
+        );
+        refuse(
+            "0\r\nA: \u{0}\r\n\r\n",
+            BodyError::Trailer(Defect::FieldValue),
+        );
+        refuse("0\r\nA\r\n\r\n", BodyError::Trailer(Defect::FieldName));
+    }
+
+    #[test]
+    fn trailers_beside_forbidden_ones_are_still_found_by_name() {
+        let mut trailers = Head::default();
+        let mut bytes = b"0\r\nA: b\r\nIf-Match: x\r\nHost: x\r\n\r\n".to_vec();
+        let decoded = BodyReader::new(Framing::Chunked).decode(&mut bytes, &mut trailers);
+        assert!(decoded.is_ok_and(|decoded| decoded.finished));
+        assert_eq!(trailers.values_named(b"a").collect::<Vec<_>>(), [b"b"]);
+        assert_eq!(trailers.values_named(b"if-match").count(), 0);
+        assert!(!trailers.has(FieldId::Host));
+    }
+
+    #[test]
+    fn trailers_are_bounded() {
+        let check = |section: &str, expected| {
+            let text = format!("0\r\n{section}\r\n");
+            let outcome = read(Framing::Chunked, &[text.as_bytes()]).map(|body| body.is_some());
+            assert_eq!(outcome, expected);
+            let pieces: Vec<&[u8]> = text.as_bytes().chunks(1000).collect();
+            assert_eq!(
+                read(Framing::Chunked, &pieces).map(|body| body.is_some()),
+                expected
+            );
+        };
+        let value = "b".repeat(TRAILER_BYTES_MAX - "A: \r\n\r\n".len());
+        check(&format!("A: {value}\r\n"), Ok(true));
+        check(&format!("A: {value}b\r\n"), Err(BodyError::TrailerTooLarge));
+        check(&"A: b\r\n".repeat(1000), Err(BodyError::TrailerTooLarge));
+    }
+
+    #[test]
+    fn lengths() {
+        let body = |data: &[u8], consumed| Ok(Some((data.to_vec(), String::new(), consumed)));
+        assert_eq!(
+            read(Framing::Length(5), &[b"he", b"llo!"]),
+            body(b"hello", 5)
+        );
+        assert_eq!(read(Framing::Length(5), &[b"hell"]), Ok(None));
+        assert_eq!(read(Framing::Length(0), &[b"x"]), body(b"", 0));
+        assert_eq!(read(Framing::None, &[b"x"]), body(b"", 0));
+        assert_eq!(read(Framing::UntilClose, &[b"x"]), Ok(None));
+    }
+
+    #[test]
+    fn a_closed_connection_ends_only_bodies_that_wait_for_it() {
+        let check = |framing, bytes: &[u8], expected| {
+            let mut reader = BodyReader::new(framing);
+            reader
+                .decode(&mut bytes.to_vec(), &mut Head::default())
+                .expect("good bytes");
+            assert_eq!(reader.end_of_stream(), expected, "{framing:?} {bytes:?}");
+        };
+        check(Framing::None, b"", Ok(()));
+        check(Framing::UntilClose, b"abc", Ok(()));
+        check(Framing::Length(3), b"abc", Ok(()));
+        check(Framing::Length(3), b"ab", Err(BodyError::Truncated));
+        check(Framing::Chunked, b"0\r\n\r\n", Ok(()));
+        for part in [
+            "",
+            "5",
+            "5\r\nhello",
+            "5\r\nhello\r\n",
+            "0\r\n",
+            "0\r\nA: b\r\n",
+        ] {
+            check(Framing::Chunked, part.as_bytes(), Err(BodyError::Truncated));
+        }
+    }
+
+    #[test]
+    fn bytes_may_pass_unseen() {
+        let mut reader = BodyReader::new(Framing::Length(10));
+        assert_eq!(reader.remaining(), Some(10));
+        reader.passed(4);
+        assert_eq!(reader.remaining(), Some(6));
+        reader.passed(6);
+        assert!(reader.finished());
+        assert_eq!(BodyReader::new(Framing::Chunked).remaining(), None);
     }
 }

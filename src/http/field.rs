@@ -121,10 +121,15 @@ impl FieldId {
     }
 
     /// `first` or `second`, whichever the name is, else `Other`.
+    #[inline]
     fn either(name: &[u8], first: Self, second: Self) -> Self {
-        if name.eq_ignore_ascii_case(first.name().as_bytes()) {
+        // The usual spelling is one comparison of words; others go byte by byte.
+        let is = |id: Self| {
+            name == id.name().as_bytes() || name.eq_ignore_ascii_case(id.name().as_bytes())
+        };
+        if is(first) {
             first
-        } else if name.eq_ignore_ascii_case(second.name().as_bytes()) {
+        } else if second != Self::Other && is(second) {
             second
         } else {
             Self::Other

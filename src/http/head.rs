@@ -20,13 +20,18 @@ pub struct Span {
 impl Span {
     /// The range `start..end`, which lies within a text.
     #[inline]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "checked: offsets into a head stay far below 4 GiB"
+    )]
     pub(super) fn new(start: usize, end: usize) -> Self {
-        let offset = |at: usize| {
-            u32::try_from(at).expect("heads are bounded by HEAD_BYTES_MAX, far below 4 GiB")
-        };
+        assert!(
+            start <= end && end <= u32::MAX as usize,
+            "heads are bounded by HEAD_BYTES_MAX"
+        );
         Self {
-            start: offset(start),
-            len: offset(end - start),
+            start: start as u32,
+            len: (end - start) as u32,
         }
     }
 

@@ -12,6 +12,9 @@ pub mod head;
 pub mod syntax;
 mod target;
 
+#[cfg(test)]
+mod properties;
+
 pub use body::{BodyError, BodyReader, Decoded, Framing};
 pub use field::{FieldId, FieldSet};
 pub use head::{Field, FieldView, Head, Span, Version};

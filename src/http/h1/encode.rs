@@ -229,3 +229,71 @@ pub const fn reason(status: u16) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::h1::{Scan, request};
+
+    fn check(write: impl FnOnce(&mut Vec<u8>), expected: &str) {
+        let mut out = Vec::new();
+        write(&mut out);
+        assert_eq!(String::from_utf8_lossy(&out), expected);
+    }
+
+    #[test]
+    fn start_lines() {
+        check(
+            |out| request_line(out, b"GET", b"/a?b"),
+            "GET /a?b HTTP/1.1\r\n",
+        );
+        check(|out| status_line(out, 200), "HTTP/1.1 200 OK\r\n");
+        check(|out| status_line(out, 418), "HTTP/1.1 418 I'm a teapot\r\n");
+        check(
+            |out| status_line(out, 499),
+            "HTTP/1.1 499 status code 499\r\n",
+        );
+    }
+
+    #[test]
+    fn numbers() {
+        check(|out| content_length(out, 0), "Content-Length: 0\r\n");
+        check(
+            |out| content_length(out, u64::MAX),
+            "Content-Length: 18446744073709551615\r\n",
+        );
+        check(|out| chunk_size(out, 1), "1\r\n");
+        check(|out| chunk_size(out, 0x1_0abf), "10abf\r\n");
+        check(|out| chunk_size(out, usize::MAX), "ffffffffffffffff\r\n");
+    }
+
+    #[test]
+    fn fields_are_written_in_order_with_one_space_and_without_the_skipped() {
+        let mut head = Head::default();
+        let text = b"GET / HTTP/1.1\r\nHost: h\r\nA: 1\r\nb:2\r\nC: \t3 \r\nD: 4\r\nContent-Length: 0\r\nE: 5\r\nF: 6\r\nG:\r\nVia: v\r\n\r\n";
+        request(text, &mut Scan::default(), &mut head).expect("a good request");
+        let skipped = FieldSet::WRITTEN_BY_CALLER;
+        check(
+            |out| fields(out, &head, skipped),
+            "A: 1\r\nb: 2\r\nC: 3\r\nD: 4\r\nE: 5\r\nF: 6\r\nG: \r\nVia: v\r\n",
+        );
+        head.remove_named(b"e");
+        head.set_named(b"d", b"four");
+        head.set_known(FieldId::Via, b"w");
+        head.push_known(FieldId::XRealIp, b"1.2.3.4");
+        check(
+            |out| fields(out, &head, skipped),
+            "A: 1\r\nb: 2\r\nC: 3\r\nD: four\r\nF: 6\r\nG: \r\nVia: w\r\nX-Real-Ip: 1.2.3.4\r\n",
+        );
+        check(|out| fields(out, &Head::default(), FieldSet::EMPTY), "");
+    }
+
+    #[test]
+    fn trailers_end_the_body() {
+        let mut head = Head::default();
+        check(|out| trailers(out, &head), "0\r\n\r\n");
+        head.push(b"Grpc-Status", b"0");
+        head.push(b"Content-Length", b"5");
+        check(|out| trailers(out, &head), "0\r\nGrpc-Status: 0\r\n\r\n");
+    }
+}

@@ -79,8 +79,18 @@ pub(in crate::http) fn fields(
         if rest[line_end] != b'\r' {
             return Err(Defect::LineEnd);
         }
-        let (value_start, value_end) = trimmed(rest, colon + 1, line_end);
-        let value = &rest[value_start..value_end];
+        let line = &rest[..line_end];
+        let (value_start, is_tight) = match &line[colon + 1..] {
+            // `name: value`, as nearly everybody writes it, and as we would.
+            [b' ', first, .., last] if !is_blank(*first) && !is_blank(*last) => (colon + 2, true),
+            [b' ', only] if !is_blank(*only) => (colon + 2, true),
+            _ => (trimmed_start(line, colon + 1), false),
+        };
+        let value = if is_tight {
+            &line[value_start..]
+        } else {
+            syntax::trim(&line[value_start..])
+        };
         if !syntax::is_value(value) {
             return Err(if memchr(b'\r', value).is_some() {
                 Defect::LineEnd
@@ -91,11 +101,10 @@ pub(in crate::http) fn fields(
         if head.fields.len() == HEAD_FIELDS_MAX {
             return Err(Defect::FieldsTooMany);
         }
-        let id = FieldId::of(&rest[..colon]);
-        let is_tight = value_start == colon + 2 && rest[colon + 1] == b' ' && value_end == line_end;
+        let id = FieldId::of(&line[..colon]);
         head.fields.push(Field {
             name: Span::new(at, at + colon),
-            value: Span::new(at + value_start, at + value_end),
+            value: Span::new(at + value_start, at + value_start + value.len()),
             id,
             removed: false,
             written: is_tight,
@@ -107,25 +116,27 @@ pub(in crate::http) fn fields(
     Ok(at + 2)
 }
 
-/// The range `start..end` of a line without the spaces and tabs at its ends.
 #[inline]
-fn trimmed(line: &[u8], mut start: usize, mut end: usize) -> (usize, usize) {
-    let is_blank = |at: usize| matches!(line[at], b' ' | b'\t');
-    while start < end && is_blank(start) {
-        start += 1;
-    }
-    while start < end && is_blank(end - 1) {
-        end -= 1;
-    }
-    (start, end)
+const fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// Where a line goes on after the spaces and tabs at `start`.
+fn trimmed_start(line: &[u8], start: usize) -> usize {
+    line[start..]
+        .iter()
+        .position(|&byte| !is_blank(byte))
+        .map_or(line.len(), |blanks| start + blanks)
 }
 
 /// Why a line whose name ends at `end` is none.
 #[cold]
 fn name_defect(line: &[u8], end: usize) -> Defect {
-    match line[end] {
-        b' ' | b'\t' if end == 0 => Defect::Folding,
-        b'\r' | b'\n' => Defect::LineEnd,
+    match &line[end..] {
+        [b' ' | b'\t', ..] if end == 0 => Defect::Folding,
+        // A whole line without a colon.
+        [b'\r', b'\n', ..] => Defect::FieldName,
+        [b'\r' | b'\n', ..] => Defect::LineEnd,
         _ => Defect::FieldName,
     }
 }
