@@ -5,11 +5,20 @@
 //! Never opens a socket, never decides what an option does.
 //! Read next: `dynamic.rs`.
 
+pub mod acme;
+pub mod cores;
 pub mod dynamic;
 pub mod entrypoint;
 pub mod global;
+pub mod observe;
+pub mod option;
+pub mod store;
 pub mod units;
+
+mod spelling;
+mod toml;
+mod tree;
 
 pub use dynamic::Dynamic;
 pub use global::Global;
-pub use units::Place;
+pub use units::{ConfigError, Diagnostic, Place};
