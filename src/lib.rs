@@ -28,10 +28,7 @@ pub mod backend;
 pub mod frontend;
 pub mod http;
 pub mod proxy;
-#[allow(
-    unsafe_code,
-    reason = "the one room for unsafe code; each block carries its proof"
-)]
+#[allow(unsafe_code, reason = "the one room for unsafe code; each block carries its proof")]
 pub mod reactor;
 
 pub mod compile;

@@ -59,7 +59,4 @@ pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 const _: () = assert!(BUFFER_SMALL_BYTES < BUFFER_LARGE_BYTES);
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
-const _: () = assert!(
-    CHUNK_LINE_BYTES_MAX < BUFFER_SMALL_BYTES,
-    "a chunk line always fits one receive buffer"
-);
+const _: () = assert!(CHUNK_LINE_BYTES_MAX < BUFFER_SMALL_BYTES, "a chunk line always fits one receive buffer");

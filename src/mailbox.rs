@@ -22,11 +22,7 @@ pub enum Message {
     /// Serve by this from the next exchange on.
     Snapshot(Box<Snapshot>),
     /// A connection accepted by a more crowded core.
-    Connection {
-        entry_point: EntryPointId,
-        socket: OwnedFd,
-        peer: SocketAddr,
-    },
+    Connection { entry_point: EntryPointId, socket: OwnedFd, peer: SocketAddr },
     /// Close the listening sockets and idle connections; say `Connection: close` on what is under way.
     Drain,
     /// Cut what is left and return.
@@ -37,15 +33,10 @@ pub enum Message {
 #[derive(Debug)]
 pub enum Report {
     /// The core serves by this generation; the snapshot before it comes back to be freed, once nothing uses it.
-    Serving {
-        core: usize,
-        generation: u64,
-    },
+    Serving { core: usize, generation: u64 },
     Retired(Box<Snapshot>),
     /// After `Drain`: no connection is left.
-    Drained {
-        core: usize,
-    },
+    Drained { core: usize },
 }
 
 /// The sending end, cloned by whoever may speak to the core.
@@ -76,16 +67,8 @@ pub fn mailbox() -> io::Result<(MailboxSender, Mailbox)> {
     theirs.set_nonblocking(true)?;
     let rung = Arc::new(AtomicBool::new(false));
     Ok((
-        MailboxSender {
-            messages: sender,
-            bell: Arc::new(ours),
-            rung: Arc::clone(&rung),
-        },
-        Mailbox {
-            messages: receiver,
-            bell: Some(theirs),
-            rung,
-        },
+        MailboxSender { messages: sender, bell: Arc::new(ours), rung: Arc::clone(&rung) },
+        Mailbox { messages: receiver, bell: Some(theirs), rung },
     ))
 }
 
@@ -95,9 +78,7 @@ impl MailboxSender {
     /// # Errors
     /// The message comes back if the mailbox is full or its core is gone.
     pub fn send(&self, message: Message) -> Result<(), Message> {
-        self.messages
-            .try_send(message)
-            .map_err(crossbeam::channel::TrySendError::into_inner)?;
+        self.messages.try_send(message).map_err(crossbeam::channel::TrySendError::into_inner)?;
         if !self.rung.swap(true, Ordering::AcqRel) {
             // A full socket buffer means that bytes are pending already, which is all that is wanted.
             let _ = (&*self.bell).write(&[1]);

@@ -56,6 +56,11 @@ pub(super) trait Value: Show + Sized {
     /// The node holds something else, or a value that is out of range.
     fn read(node: &Node) -> Result<Self, ConfigError>;
 
+    /// Where it was written, for types that remember.
+    fn place(&self) -> Option<&Place> {
+        None
+    }
+
     /// Reports itself and what is set below it.
     fn visit<'a>(&'a self, path: &mut Vec<&'a str>, place: &Place, visitor: Visitor<'_>) {
         visitor(path, place, self);
@@ -113,7 +118,7 @@ macro_rules! options {
                 $crate::config::option::Kind::Section(Self::OPTIONS)
             }
 
-            #[allow(unused_variables, reason = "a section may have no options")]
+            #[allow(unused_variables, unused_mut, reason = "a section may have no options")]
             fn read(
                 node: &$crate::config::tree::Node,
             ) -> Result<Self, $crate::config::units::ConfigError> {
@@ -127,6 +132,12 @@ macro_rules! options {
                 )*
                 Ok(section)
             }
+
+            $(
+                fn place(&self) -> Option<&$crate::config::units::Place> {
+                    Some(&self.$place)
+                }
+            )?
 
             #[allow(unused_variables, reason = "a section may have no options")]
             fn visit<'a>(
@@ -153,6 +164,20 @@ macro_rules! options {
 }
 
 pub(super) use options;
+
+/// The shape of the option at the dotted `path`, where `*` stands for any name, if there is one.
+#[cfg(test)]
+pub(super) fn kind_at(options: &'static [Entry], path: &str) -> Option<Kind> {
+    path.split('.')
+        .try_fold(Kind::Section(options), |kind, step| match kind {
+            Kind::Section(options) => options
+                .iter()
+                .find(|option| option.name == step)
+                .map(|option| (option.kind)()),
+            Kind::Map(inner) if step == "*" => Some(*inner),
+            _ => None,
+        })
+}
 
 /// The table a section is read from.
 pub(super) fn table(node: &Node) -> Result<&Table, ConfigError> {
@@ -357,6 +382,10 @@ impl<T: Value> Value for Vec<T> {
         items
             .map(|(index, item)| T::read(item).map_err(|error| error.at(index)))
             .collect()
+    }
+
+    fn visit<'a>(&'a self, path: &mut Vec<&'a str>, place: &Place, visitor: Visitor<'_>) {
+        visitor(path, self.first().and_then(T::place).unwrap_or(place), self);
     }
 }
 

@@ -7,17 +7,23 @@
 
 use super::option::{Entry, Kind};
 use super::tree::{Data, Named, Node};
-use super::units::{Diagnostic, segment};
+use super::units::{Diagnostic, Place, segment};
 
-/// Spells the options of `node` as `options` declares them and drops what is none, with a diagnostic each. Keys for
-/// which `elsewhere` is true are dropped silently: they belong to another reader of the same text.
+/// Spells the options of `node` as `options` declares them and drops what is none, with a diagnostic each, in the
+/// order of the text. Keys for which `elsewhere` is true are dropped silently: they belong to another reader of the same text.
 pub(super) fn correct(
     node: &mut Node,
     options: &'static [Entry],
     elsewhere: &dyn Fn(&str) -> bool,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
-    section(node, options, "", elsewhere, diagnostics);
+    let mut found = Vec::new();
+    section(node, options, "", elsewhere, &mut found);
+    found.sort_by_key(|diagnostic| match diagnostic.place {
+        Place::File { line, column, .. } => (line, column),
+        _ => (0, 0),
+    });
+    diagnostics.append(&mut found);
 }
 
 fn section(

@@ -152,13 +152,17 @@ mod tests {
     #[test]
     fn every_node_knows_its_place() {
         assert_eq!(
-            places("a = 1\n\n[b.c]\n  é = \"x\" \n[[d]]\nlist = [1, 2]\n"),
+            places("a = 1\n\n[b.c]\n  'é' = { x = 2 } \n[[d]]\nlist = [1, 2]\n"),
             "/a f:1:1 f:1:5\n\
              /b f:3:2 f:3:2\n\
              /b/c f:3:4 f:3:4\n\
-             /b/c/é f:4:3 f:4:7\n"
-                .to_owned()
-                + "/d f:5:3 f:5:1\n/d[0] f:5:1\n/d[0]/list f:6:1 f:6:8\n/d[0]/list[0] f:6:9\n/d[0]/list[1] f:6:12\n",
+             /b/c/é f:4:3 f:4:3\n\
+             /b/c/é/x f:4:11 f:4:15\n\
+             /d f:5:3 f:5:1\n\
+             /d[0] f:5:1\n\
+             /d[0]/list f:6:1 f:6:8\n\
+             /d[0]/list[0] f:6:9\n\
+             /d[0]/list[1] f:6:12\n",
         );
     }
 
