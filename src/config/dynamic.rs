@@ -8,255 +8,372 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::units::Place;
+use super::option::options;
 
-/// What one provider says.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Dynamic {
-    pub backends: BTreeMap<String, Backend>,
-    pub frontends: BTreeMap<String, Frontend>,
-    pub tls: Vec<TlsEntry>,
-}
+options! {
+    /// What one provider says.
+    pub struct Dynamic {
+        /// Named sets of servers.
+        "backends" backends: BTreeMap<String, Backend>,
+        /// Named sets of rules that choose a backend.
+        "frontends" frontends: BTreeMap<String, Frontend>,
+        /// Certificates that can change without a restart.
+        "tls" tls: Vec<TlsEntry>,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Backend {
-    pub place: Place,
-    pub servers: BTreeMap<String, Server>,
-    pub load_balancer: Option<LoadBalancer>,
-    pub circuit_breaker: Option<CircuitBreaker>,
-    pub max_conn: Option<MaxConn>,
-    pub health_check: Option<HealthCheck>,
-    pub buffering: Option<Buffering>,
-    pub response_forwarding: Option<ResponseForwarding>,
-}
+    /// A set of servers with a policy.
+    pub struct Backend {
+        place;
+        /// The servers by name; they are asked in the order of their names.
+        "servers" servers: BTreeMap<String, Server>,
+        /// How the next server is chosen.
+        "loadBalancer" load_balancer: Option<LoadBalancer>,
+        /// When the backend is left alone for a while.
+        "circuitBreaker" circuit_breaker: Option<CircuitBreaker>,
+        /// How many requests may be under way at once.
+        "maxConn" max_conn: Option<MaxConn>,
+        /// Asking each server whether it works.
+        "healthCheck" health_check: Option<HealthCheck>,
+        /// Holding whole requests and answers, with limits.
+        "buffering" buffering: Option<Buffering>,
+        /// When parts of an answer are passed on.
+        "responseForwarding" response_forwarding: Option<ResponseForwarding>,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Server {
-    pub place: Place,
-    pub url: String,
-    /// `None` means omitted, which is 1; an explicit 0 depends on `allowMinWeightZero`.
-    pub weight: Option<i64>,
-}
+    /// One address of a backend.
+    pub struct Server {
+        place;
+        /// `scheme://host:port`; a path is ignored.
+        "url" url: String,
+        /// Share of the requests. Left out: 1. An explicit 0 is 1 unless `allowMinWeightZero`.
+        "weight" weight: Option<i64>,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct LoadBalancer {
-    pub place: Place,
-    pub method: String,
-    pub sticky: bool,
-    pub stickiness: Option<Stickiness>,
-}
+    /// How the next server is chosen.
+    pub struct LoadBalancer {
+        place;
+        /// `wrr` or `drr` in any case; anything else is `wrr`.
+        "method" method: String,
+        /// Deprecated: use `stickiness`.
+        "sticky" sticky: bool,
+        /// A cookie that brings a client back to its server.
+        "stickiness" stickiness: Option<Stickiness>,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Stickiness {
-    pub cookie_name: String,
-    pub secure: bool,
-    pub http_only: bool,
-    pub same_site: String,
-}
+    /// The cookie that brings a client back to its server.
+    pub struct Stickiness {
+        /// Name of the cookie. Empty: made from the backend's name.
+        "cookieName" cookie_name: String,
+        /// Sends the cookie over TLS only.
+        "secure" secure: bool,
+        /// Hides the cookie from scripts.
+        "httpOnly" http_only: bool,
+        /// `none`, `lax` or `strict`; anything else leaves the attribute out.
+        "sameSite" same_site: String,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct CircuitBreaker {
-    pub place: Place,
-    pub expression: String,
-}
+    /// When a backend is left alone.
+    pub struct CircuitBreaker {
+        place;
+        /// The condition, such as `NetworkErrorRatio() > 0.5`.
+        "expression" expression: String,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct MaxConn {
-    pub place: Place,
-    pub amount: i64,
-    pub extractor_func: String,
-}
+    /// Requests under way at once.
+    pub struct MaxConn {
+        place;
+        /// How many for one key; 0 is no limit.
+        "amount" amount: i64,
+        /// What they are counted by: `client.ip`, `request.host` or `request.header.<Name>`.
+        "extractorFunc" extractor_func: String,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct HealthCheck {
-    pub place: Place,
-    pub path: String,
-    pub interval: String,
-    pub port: i64,
-    pub scheme: String,
-    pub hostname: String,
-    pub headers: BTreeMap<String, String>,
-}
+    /// Asking each server whether it works.
+    pub struct HealthCheck {
+        place;
+        /// Path to ask for; empty checks nothing.
+        "path" path: String,
+        /// Time between checks as Go text such as `10s`. Empty: `healthCheck.interval` of the static configuration.
+        "interval" interval: String,
+        /// Port to ask instead of the server's.
+        "port" port: i64,
+        /// Scheme to use instead of the server's.
+        "scheme" scheme: String,
+        /// Value of the Host header.
+        "hostname" hostname: String,
+        /// Header fields to send.
+        "headers" headers: BTreeMap<String, String>,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Buffering {
-    pub place: Place,
-    pub max_request_body_bytes: i64,
-    pub mem_request_body_bytes: i64,
-    pub max_response_body_bytes: i64,
-    pub mem_response_body_bytes: i64,
-    pub retry_expression: String,
-}
+    /// Holding whole requests and answers.
+    pub struct Buffering {
+        place;
+        /// Longest request body; 0 is no limit.
+        "maxRequestBodyBytes" max_request_body_bytes: i64,
+        /// How much of a request body is held in memory.
+        "memRequestBodyBytes" mem_request_body_bytes: i64,
+        /// Longest answer body; 0 is no limit.
+        "maxResponseBodyBytes" max_response_body_bytes: i64,
+        /// How much of an answer body is held in memory.
+        "memResponseBodyBytes" mem_response_body_bytes: i64,
+        /// When to try again, such as `IsNetworkError() && Attempts() < 2`.
+        "retryExpression" retry_expression: String,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ResponseForwarding {
-    pub place: Place,
-    pub flush_interval: String,
-}
+    /// When parts of an answer are passed on.
+    pub struct ResponseForwarding {
+        place;
+        /// Longest wait before what has arrived is passed on: Go text or seconds.
+        "flushInterval" flush_interval: String,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Frontend {
-    pub place: Place,
-    pub backend: String,
-    pub entry_points: Vec<String>,
-    pub routes: BTreeMap<String, Route>,
-    pub pass_host_header: bool,
-    pub pass_tls_cert: bool,
-    pub pass_tls_client_cert: Option<PassTlsClientCert>,
-    pub priority: i64,
-    pub basic_auth: Vec<String>,
-    pub auth: Option<Auth>,
-    pub whitelist_source_range: Vec<String>,
-    pub white_list: Option<WhiteList>,
-    pub headers: Option<Headers>,
-    pub errors: BTreeMap<String, ErrorPage>,
-    pub ratelimit: Option<RateLimit>,
-    pub redirect: Option<Redirect>,
-}
+    /// Rules and the backend they choose.
+    pub struct Frontend {
+        place;
+        /// Name of the backend, in the same provider's configuration.
+        "backend" backend: String,
+        /// Entry points it is reachable on. Empty: `defaultEntryPoints`.
+        "entryPoints" entry_points: Vec<String>,
+        /// The rules by name.
+        "routes" routes: BTreeMap<String, Route>,
+        /// Sends the client's Host header on instead of the server's host and port.
+        "passHostHeader" pass_host_header: bool,
+        /// Deprecated: uses the entry point's certificates towards servers.
+        "passTLSCert" pass_tls_cert: bool,
+        /// Tells servers about the client's certificate in header fields.
+        "passTLSClientCert" pass_tls_client_cert: Option<PassTlsClientCert>,
+        /// Larger goes first. 0: the length of the longest rule.
+        "priority" priority: i64,
+        /// Deprecated: use `auth.basic.users`.
+        "basicAuth" basic_auth: Vec<String>,
+        /// Who may use it.
+        "auth" auth: Option<Auth>,
+        /// Deprecated: use `whiteList.sourceRange`.
+        "whitelistSourceRange" whitelist_source_range: Vec<String>,
+        /// From where it may be used.
+        "whiteList" white_list: Option<WhiteList>,
+        /// Header fields to set, and security headers.
+        "headers" headers: Option<Headers>,
+        /// Pages to show instead of errors, by name.
+        "errors" errors: BTreeMap<String, ErrorPage>,
+        /// How often it may be used.
+        "ratelimit" ratelimit: Option<RateLimit>,
+        /// Where clients are sent instead.
+        "redirect" redirect: Option<Redirect>,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Route {
-    pub place: Place,
-    pub rule: String,
-}
+    /// One rule of a frontend.
+    pub struct Route {
+        place;
+        /// The rule, such as `Host:example.org;PathPrefix:/api`.
+        "rule" rule: String,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct PassTlsClientCert {
-    pub place: Place,
-    pub pem: bool,
-    pub infos: Option<TlsClientCertInfos>,
-}
+    /// What servers are told of a client's certificate.
+    pub struct PassTlsClientCert {
+        place;
+        /// The certificate itself.
+        "pem" pem: bool,
+        /// Selected fields of it.
+        "infos" infos: Option<TlsClientCertInfos>,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct TlsClientCertInfos {
-    pub not_before: bool,
-    pub not_after: bool,
-    pub sans: bool,
-    pub subject: Option<DistinguishedName>,
-    pub issuer: Option<DistinguishedName>,
-}
+    /// Fields of a client's certificate.
+    pub struct TlsClientCertInfos {
+        /// Start of its validity.
+        "notBefore" not_before: bool,
+        /// End of its validity.
+        "notAfter" not_after: bool,
+        /// Alternative names.
+        "sans" sans: bool,
+        /// Parts of its subject.
+        "subject" subject: Option<DistinguishedName>,
+        /// Parts of its issuer.
+        "issuer" issuer: Option<DistinguishedName>,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct DistinguishedName {
-    pub country: bool,
-    pub province: bool,
-    pub locality: bool,
-    pub organization: bool,
-    pub common_name: bool,
-    pub serial_number: bool,
-    pub domain_component: bool,
-}
+    /// Parts of a distinguished name.
+    pub struct DistinguishedName {
+        /// C
+        "country" country: bool,
+        /// ST
+        "province" province: bool,
+        /// L
+        "locality" locality: bool,
+        /// O
+        "organization" organization: bool,
+        /// CN
+        "commonName" common_name: bool,
+        /// SN
+        "serialNumber" serial_number: bool,
+        /// DC
+        "domainComponent" domain_component: bool,
+    }
 
-/// The same section on frontends and entry points.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Auth {
-    pub place: Place,
-    pub basic: Option<AuthUsers>,
-    pub digest: Option<AuthUsers>,
-    pub forward: Option<AuthForward>,
-    pub header_field: String,
-}
+    /// Who may use a frontend or an entry point: the first of `basic`, `digest` and `forward` that is there decides.
+    pub struct Auth {
+        place;
+        /// HTTP Basic authentication.
+        "basic" basic: Option<AuthUsers>,
+        /// HTTP Digest authentication.
+        "digest" digest: Option<AuthUsers>,
+        /// Another server decides.
+        "forward" forward: Option<AuthForward>,
+        /// Header field that receives the user's name.
+        "headerField" header_field: String,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct AuthUsers {
-    pub users: Vec<String>,
-    pub users_file: String,
-    pub remove_header: bool,
-}
+    /// Users and their passwords.
+    pub struct AuthUsers {
+        /// `name:hash` (basic) or `name:realm:hash` (digest).
+        "users" users: Vec<String>,
+        /// File with one user a line.
+        "usersFile" users_file: String,
+        /// Removes the Authorization header before the request is passed on.
+        "removeHeader" remove_header: bool,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct AuthForward {
-    pub address: String,
-    pub trust_forward_header: bool,
-    pub auth_response_headers: Vec<String>,
-    pub tls: Option<ClientTls>,
-}
+    /// A server that decides who may pass.
+    pub struct AuthForward {
+        /// URL to ask.
+        "address" address: String,
+        /// Believes the client's `X-Forwarded-*` header fields.
+        "trustForwardHeader" trust_forward_header: bool,
+        /// Header fields copied from its answer into the request.
+        "authResponseHeaders" auth_response_headers: Vec<String>,
+        /// How it is spoken to over TLS.
+        "tls" tls: Option<ClientTls>,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ClientTls {
-    pub ca: String,
-    pub ca_optional: bool,
-    pub cert: String,
-    pub key: String,
-    pub insecure_skip_verify: bool,
-}
+    /// TLS towards a server of ours. Each of `ca`, `cert` and `key` is a path or PEM text.
+    pub struct ClientTls {
+        /// Certificates the server's must come from.
+        "ca" ca: String,
+        /// Has no effect for a client.
+        "caOptional" ca_optional: bool,
+        /// Our certificate.
+        "cert" cert: String,
+        /// Its private key.
+        "key" key: String,
+        /// Accepts any certificate.
+        "insecureSkipVerify" insecure_skip_verify: bool,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct WhiteList {
-    pub place: Place,
-    pub source_range: Vec<String>,
-    pub use_x_forwarded_for: bool,
-}
+    /// From where a frontend or an entry point may be used.
+    pub struct WhiteList {
+        place;
+        /// Addresses and networks; an empty list checks nothing.
+        "sourceRange" source_range: Vec<String>,
+        /// Also believes `X-Forwarded-For`, which any client can write.
+        "useXForwardedFor" use_x_forwarded_for: bool,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Headers {
-    pub place: Place,
-    pub custom_request_headers: BTreeMap<String, String>,
-    pub custom_response_headers: BTreeMap<String, String>,
-    pub allowed_hosts: Vec<String>,
-    pub hosts_proxy_headers: Vec<String>,
-    pub ssl_redirect: bool,
-    pub ssl_temporary_redirect: bool,
-    pub ssl_host: String,
-    pub ssl_force_host: bool,
-    pub ssl_proxy_headers: BTreeMap<String, String>,
-    pub sts_seconds: i64,
-    pub sts_include_subdomains: bool,
-    pub sts_preload: bool,
-    pub force_sts_header: bool,
-    pub frame_deny: bool,
-    pub custom_frame_options_value: String,
-    pub content_type_nosniff: bool,
-    pub browser_xss_filter: bool,
-    pub custom_browser_xss_value: String,
-    pub content_security_policy: String,
-    pub public_key: String,
-    pub referrer_policy: String,
-    pub is_development: bool,
-}
+    /// Header fields to set, and security headers.
+    pub struct Headers {
+        place;
+        /// Set on requests; an empty value removes the field.
+        "customRequestHeaders" custom_request_headers: BTreeMap<String, String>,
+        /// Set on answers; an empty value removes the field.
+        "customResponseHeaders" custom_response_headers: BTreeMap<String, String>,
+        /// Host names that may be asked for.
+        "allowedHosts" allowed_hosts: Vec<String>,
+        /// Header fields that hold the host name, before Host.
+        "hostsProxyHeaders" hosts_proxy_headers: Vec<String>,
+        /// Sends clients to https.
+        "SSLRedirect" ssl_redirect: bool,
+        /// Does so with 302 instead of 301.
+        "SSLTemporaryRedirect" ssl_temporary_redirect: bool,
+        /// Host name to send them to.
+        "SSLHost" ssl_host: String,
+        /// Sends clients of other host names to `SSLHost`.
+        "SSLForceHost" ssl_force_host: bool,
+        /// Header fields whose value says that the client used TLS.
+        "SSLProxyHeaders" ssl_proxy_headers: BTreeMap<String, String>,
+        /// `max-age` of Strict-Transport-Security; 0 leaves the field out.
+        "STSSeconds" sts_seconds: i64,
+        /// Adds `includeSubDomains` to it.
+        "STSIncludeSubdomains" sts_include_subdomains: bool,
+        /// Adds `preload` to it.
+        "STSPreload" sts_preload: bool,
+        /// Sends it without TLS too.
+        "forceSTSHeader" force_sts_header: bool,
+        /// `X-Frame-Options: DENY`.
+        "frameDeny" frame_deny: bool,
+        /// `X-Frame-Options` with this value.
+        "customFrameOptionsValue" custom_frame_options_value: String,
+        /// `X-Content-Type-Options: nosniff`.
+        "contentTypeNosniff" content_type_nosniff: bool,
+        /// `X-XSS-Protection: 1; mode=block`.
+        "browserXssFilter" browser_xss_filter: bool,
+        /// `X-XSS-Protection` with this value.
+        "customBrowserXSSValue" custom_browser_xss_value: String,
+        /// `Content-Security-Policy` with this value.
+        "contentSecurityPolicy" content_security_policy: String,
+        /// `Public-Key-Pins` with this value.
+        "publicKey" public_key: String,
+        /// `Referrer-Policy` with this value.
+        "referrerPolicy" referrer_policy: String,
+        /// Turns the checks of host, TLS and STS off.
+        "isDevelopment" is_development: bool,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ErrorPage {
-    pub place: Place,
-    pub status: Vec<String>,
-    pub backend: String,
-    pub query: String,
-}
+    /// A page to show instead of an error.
+    pub struct ErrorPage {
+        place;
+        /// Codes and ranges it is for, such as `500-599`.
+        "status" status: Vec<String>,
+        /// Backend that has the page.
+        "backend" backend: String,
+        /// Its path; `{status}` stands for the code.
+        "query" query: String,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RateLimit {
-    pub place: Place,
-    pub extractor_func: String,
-    pub rate_set: BTreeMap<String, Rate>,
-}
+    /// How often a frontend may be used.
+    pub struct RateLimit {
+        place;
+        /// What is counted by: `client.ip`, `request.host` or `request.header.<Name>`.
+        "extractorFunc" extractor_func: String,
+        /// The rates by name; a request must keep all of them.
+        "rateSet" rate_set: BTreeMap<String, Rate>,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rate {
-    pub period: Duration,
-    pub average: i64,
-    pub burst: i64,
-}
+    /// One rate.
+    pub struct Rate {
+        /// Go text or seconds.
+        "period" period: Duration,
+        /// Requests in a period.
+        "average" average: i64,
+        /// Requests at once.
+        "burst" burst: i64,
+    }
 
-/// The same section on frontends and entry points.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Redirect {
-    pub place: Place,
-    pub entry_point: String,
-    pub regex: String,
-    pub replacement: String,
-    pub permanent: bool,
-}
+    /// Where clients of a frontend or an entry point are sent: to another entry point, or by a regular expression.
+    pub struct Redirect {
+        place;
+        /// Name of the entry point.
+        "entryPoint" entry_point: String,
+        /// Regular expression over the whole URL.
+        "regex" regex: String,
+        /// What its matches become.
+        "replacement" replacement: String,
+        /// Answers 301 instead of 302.
+        "permanent" permanent: bool,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct TlsEntry {
-    pub place: Place,
-    pub entry_points: Vec<String>,
-    pub certificate: Certificate,
-}
+    /// A certificate for some entry points.
+    pub struct TlsEntry {
+        place;
+        /// Entry points that use it. Empty: `defaultEntryPoints`.
+        "entryPoints" entry_points: Vec<String>,
+        /// The certificate.
+        "certificate" certificate: Certificate,
+    }
 
-/// A certificate and its key: each a path or inline PEM.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Certificate {
-    pub cert_file: String,
-    pub key_file: String,
+    /// A certificate and its key: each a path or PEM text.
+    pub struct Certificate {
+        /// The certificate with its chain.
+        "certFile" cert_file: String,
+        /// Its private key.
+        "keyFile" key_file: String,
+    }
 }

@@ -3,45 +3,65 @@
 //! Never opens a socket. Read next: `global.rs`.
 
 use super::dynamic::{Auth, Certificate, Redirect, WhiteList};
-use super::units::Place;
+use super::option::options;
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct EntryPoint {
-    pub place: Place,
-    pub address: String,
-    pub compress: bool,
-    pub tls: Option<Tls>,
-    pub redirect: Option<Redirect>,
-    pub auth: Option<Auth>,
-    pub white_list: Option<WhiteList>,
-    pub whitelist_source_range: Vec<String>,
-    pub proxy_protocol: Option<Trust>,
-    /// `None` means that everybody is trusted (spec frontends 10).
-    pub forwarded_headers: Option<Trust>,
-}
+options! {
+    /// An address we listen on.
+    pub struct EntryPoint {
+        place;
+        /// `host:port`; no host is every address, IPv6 in brackets.
+        "address" address: String,
+        /// Compresses answers with gzip.
+        "compress" compress: bool,
+        /// Speaks TLS.
+        "tls" tls: Option<Tls>,
+        /// Where clients are sent instead.
+        "redirect" redirect: Option<Redirect>,
+        /// Who may use it.
+        "auth" auth: Option<Auth>,
+        /// From where it may be used.
+        "whiteList" white_list: Option<WhiteList>,
+        /// Deprecated: use `whiteList.sourceRange`.
+        "whitelistSourceRange" whitelist_source_range: Vec<String>,
+        /// Whose PROXY protocol line is believed.
+        "proxyProtocol" proxy_protocol: Option<Trust>,
+        /// Whose `X-Forwarded-*` header fields are believed. Left out: everybody's.
+        "forwardedHeaders" forwarded_headers: Option<Trust>,
+    }
 
-/// Whose word is taken: everybody's, or that of the listed addresses and networks.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Trust {
-    pub place: Place,
-    pub insecure: bool,
-    pub trusted_ips: Vec<String>,
-}
+    /// Whose word is taken: everybody's, or that of the listed addresses and networks.
+    pub struct Trust {
+        place;
+        /// Everybody's.
+        "insecure" insecure: bool,
+        /// Addresses and networks; with neither, nobody's.
+        "trustedIPs" trusted_ips: Vec<String>,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tls {
-    pub place: Place,
-    pub min_version: String,
-    pub cipher_suites: Vec<String>,
-    pub sni_strict: bool,
-    pub certificates: Vec<Certificate>,
-    pub default_certificate: Option<Certificate>,
-    pub client_ca: Option<ClientCa>,
-    pub client_ca_files: Vec<String>,
-}
+    /// TLS of an entry point.
+    pub struct Tls {
+        place;
+        /// `VersionTLS10`, `VersionTLS11`, `VersionTLS12` or `VersionTLS13`.
+        "minVersion" min_version: String,
+        /// Go's names of cipher suites.
+        "cipherSuites" cipher_suites: Vec<String>,
+        /// Ends handshakes for names that have no certificate.
+        "sniStrict" sni_strict: bool,
+        /// The certificates.
+        "certificates" certificates: Vec<Certificate>,
+        /// The one for other names. Left out: the first of `certificates`, or one made at start.
+        "defaultCertificate" default_certificate: Option<Certificate>,
+        /// Asks clients for certificates.
+        "clientCA" client_ca: Option<ClientCa>,
+        /// Deprecated: use `clientCA.files`.
+        "clientCAFiles" client_ca_files: Vec<String>,
+    }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ClientCa {
-    pub files: Vec<String>,
-    pub optional: bool,
+    /// Certificates of clients.
+    pub struct ClientCa {
+        /// Certificates that clients' must come from: paths or PEM text.
+        "files" files: Vec<String>,
+        /// Lets clients without a certificate pass.
+        "optional" optional: bool,
+    }
 }

@@ -5,11 +5,31 @@
 //! Never opens a socket, never decides what an option does.
 //! Read next: `dynamic.rs`.
 
+pub mod acme;
+pub mod cores;
 pub mod dynamic;
 pub mod entrypoint;
 pub mod global;
+pub mod observe;
+pub mod option;
+pub mod store;
 pub mod units;
+pub mod version;
+
+mod compact;
+mod deprecated;
+mod effective;
+mod flags;
+mod help;
+mod load;
+mod search;
+mod spelling;
+mod toml;
+mod tree;
+mod unsupported;
 
 pub use dynamic::Dynamic;
 pub use global::Global;
-pub use units::Place;
+pub use load::{Command, LoadError, Loaded, dynamic_from_toml, load};
+pub use units::{ConfigError, Diagnostic, Place};
+pub use unsupported::{blocking, blocking_entry_point, unsupported, unsupported_dynamic};

@@ -97,30 +97,39 @@ impl Socket {
         }
     }
 
+    /// As [`Socket::recv`] for as long as [`HOT_WAIT`]; `None` if nothing came by then, and the buffer is free again.
+    ///
+    /// # Errors
+    /// As [`Socket::recv`].
+    pub async fn recv_hot(&self, room: Room, timer: &Timer) -> io::Result<Option<Buffer>> {
+        let deadline = timer.deadline();
+        let hot = clock::coarse() + HOT_WAIT;
+        if hot >= deadline {
+            return self.recv(room, timer).await.map(Some);
+        }
+        let mut receiving = pin!(self.stream.recv_cancelable(Buffer::take(room)));
+        timer.set(hot);
+        let done = limit(timer, receiving.as_mut()).await;
+        timer.set(deadline);
+        let (result, buffer) = match done {
+            Some(done) => done,
+            None => {
+                self.stream.cancel();
+                receiving.await
+            }
+        };
+        self.received(result, buffer).transpose()
+    }
+
     /// As [`Socket::recv`], for waits that may be long: a buffer is held for [`HOT_WAIT`] only, after that none.
     ///
     /// # Errors
     /// As [`Socket::recv`].
     pub async fn recv_patient(&self, room: Room, timer: &Timer) -> io::Result<Buffer> {
-        let deadline = timer.deadline();
-        let hot = clock::coarse() + HOT_WAIT;
-        if hot < deadline {
-            let mut receiving = pin!(self.stream.recv_cancelable(Buffer::take(room)));
-            timer.set(hot);
-            let done = limit(timer, receiving.as_mut()).await;
-            timer.set(deadline);
-            let (result, buffer) = match done {
-                Some(done) => done,
-                None => {
-                    self.stream.cancel();
-                    receiving.await
-                }
-            };
-            if let Some(outcome) = self.received(result, buffer) {
-                return outcome;
-            }
-            self.readable(timer).await?;
+        if let Some(buffer) = self.recv_hot(room, timer).await? {
+            return Ok(buffer);
         }
+        self.readable(timer).await?;
         self.recv(room, timer).await
     }
 
@@ -193,6 +202,17 @@ impl Socket {
         self.stream.peer()
     }
 
+    /// Makes the kernel ask whether a half-closed peer is still there. One that left does not answer; about two seconds
+    /// later `peer` says `Gone`. Nothing that the peer's program could see is sent.
+    pub fn probe_peer(&self) {
+        self.stream.probe_peer();
+    }
+
+    /// Lets the close be a reset: the peer sees that something broke, not the end of the stream.
+    pub fn reset_on_close(&self) {
+        self.stream.reset_on_close();
+    }
+
     /// Ends one direction or both, at once. What was sent before still arrives.
     pub fn shutdown(&self, how: Shutdown) {
         self.stream.shutdown(how);
@@ -204,8 +224,11 @@ impl Socket {
         self.stream.local_address()
     }
 
-    /// Waits until something can be received, holding no buffer.
-    pub(super) async fn readable(&self, timer: &Timer) -> io::Result<()> {
+    /// Waits until something can be received, or the stream has ended, holding no buffer.
+    ///
+    /// # Errors
+    /// As [`Socket::recv`].
+    pub async fn readable(&self, timer: &Timer) -> io::Result<()> {
         match limit(timer, pin!(self.stream.readable())).await {
             Some(result) => result,
             None => {

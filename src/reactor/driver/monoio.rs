@@ -205,6 +205,15 @@ impl Stream {
         descriptor::peer(self.fd())
     }
 
+    pub(in crate::reactor) fn probe_peer(&self) {
+        descriptor::probe_peer(self.fd());
+    }
+
+    pub(in crate::reactor) fn reset_on_close(&self) {
+        // It fails only if the connection is gone already.
+        let _ = SockRef::from(&self.fd()).set_linger(Some(std::time::Duration::ZERO));
+    }
+
     pub(in crate::reactor) fn local_address(&self) -> io::Result<SocketAddr> {
         descriptor::local_address(self.fd())
     }

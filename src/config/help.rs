@@ -1,0 +1,122 @@
+//! `--help`, made from the option table. Spec static-config 1.4.
+//!
+//! Owns the commands and what is said about them. Never prints: it returns text. Read next: `load.rs`.
+
+use super::flags::{self, Flag, SHORT};
+use super::load::Command;
+use super::option::Kind;
+
+/// The commands, and what each does.
+pub(super) const COMMANDS: &[(&str, Command, &str)] = &[
+    ("version", Command::Version, "Print version"),
+    (
+        "healthcheck",
+        Command::HealthCheck,
+        "Call /ping of a running server: exit code 0 if it answers, else 1",
+    ),
+    (
+        "storeconfig",
+        Command::StoreConfig,
+        "Write the static configuration into the key-value store",
+    ),
+    (
+        "bug",
+        Command::Bug,
+        "Print a template for a bug report, with the configuration made anonymous",
+    ),
+    (
+        "demo",
+        Command::Demo,
+        "Run with two built-in servers, to try things out",
+    ),
+];
+
+/// Help of the whole program.
+pub(super) fn program() -> String {
+    let mut text = "coreway is an edge reverse proxy and load balancer that takes Traefik 1.7's configuration.\n\
+                    Complete documentation is in docs/configuration.md\n\n\
+                    Usage: coreway [flags] <command> [<arguments>]\n\n\
+                    Use \"coreway <command> --help\" for help on a command.\n\n\
+                    Commands:\n"
+        .to_owned();
+    for (name, _, about) in COMMANDS {
+        text.push_str(&format!("    {name:<44}{about}\n"));
+    }
+    text.push_str(&flag_lines());
+    text
+}
+
+/// Help of one command.
+pub(super) fn command(name: &str, about: &str) -> String {
+    let mut text = format!("{about}\n\nUsage: coreway {name} [flags] [<arguments>]\n");
+    if name == "version" {
+        text.push_str(
+            "\nFlags:\n    -h, --help                                  Print help and exit\n",
+        );
+    } else {
+        text.push_str(&flag_lines());
+    }
+    text
+}
+
+fn flag_lines() -> String {
+    let own = |name: &str, about: &'static str| (name.to_owned(), about.to_owned(), String::new());
+    let mut lines = vec![
+        own("configfile", "File or folder of the static configuration"),
+        own("help", "Print help and exit"),
+    ];
+    lines.extend(flags::all().into_iter().map(line));
+    lines.sort();
+    let mut text = "\nFlags:\n".to_owned();
+    for (name, about, default) in lines {
+        let short = SHORT.iter().find(|(_, long)| *long == name);
+        let short = short.map_or_else(|| "    ".to_owned(), |(letter, _)| format!("-{letter}, "));
+        text.push_str(&format!(
+            "{}\n",
+            format!("    {short}--{name:<38} {about}{default}").trim_end()
+        ));
+    }
+    text
+}
+
+fn line(flag: Flag) -> (String, String, String) {
+    let about = flag.about.trim().replace('`', "'");
+    let default = match flag.kind {
+        Kind::Section(_) | Kind::Foreign if flag.default.is_empty() => "off",
+        _ => flag.default.as_str(),
+    };
+    (flag.name, about, format!(" (default \"{default}\")"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_has_a_line_for_every_flag_sorted_by_name() {
+        let help = program();
+        let flags: Vec<&str> = help
+            .lines()
+            .filter_map(|line| line.split_once("--")?.1.split(' ').next())
+            .skip(1)
+            .collect();
+        assert!(flags.is_sorted());
+        for flag in flags::all() {
+            assert!(flags.contains(&flag.name.as_str()), "{}", flag.name);
+        }
+        let line = |name: &str| {
+            help.lines()
+                .find(|line| line.contains(&format!("--{name} ")))
+                .expect("a line")
+        };
+        assert_eq!(
+            line("loglevel"),
+            "    -l, --loglevel                               'debug', 'info', 'warn', 'error', 'fatal' or 'panic'. \
+             Empty: ERROR, or DEBUG with 'debug'. (default \"\")"
+        );
+        assert!(line("api").ends_with("(default \"off\")"));
+        assert!(line("api.dashboard").ends_with("(default \"true\")"));
+        assert!(line("respondingtimeouts.idletimeout").ends_with("(default \"180s\")"));
+        assert!(help.contains("\nUsage: coreway [flags] <command> [<arguments>]\n"));
+    }
+}

@@ -1,0 +1,70 @@
+//! Static options of the key-value stores and of cluster mode. Spec kv-stores 1, cluster 1.
+//!
+//! Never connects to a store. Read next: `flags.rs`.
+
+use super::dynamic::ClientTls;
+use super::option::{Constraint, options};
+
+/// The four stores differ in their defaults and one option; declaring them once keeps them alike.
+macro_rules! store {
+    ($(#[doc = $about:literal])* $name:ident, $endpoint:literal, $prefix:literal, { $($more:tt)* }) => {
+        options! {
+            $(#[doc = $about])*
+            pub struct $name {
+                place;
+                /// Addresses, comma separated; for BoltDB a path.
+                "endpoint" endpoint: String = $endpoint.to_owned(),
+                /// Where our keys begin.
+                "prefix" prefix: String = $prefix.to_owned(),
+                /// Follows changes.
+                "watch" watch: bool = true,
+                /// User name.
+                "username" username: String,
+                /// Password.
+                "password" password: String,
+                /// How it is spoken to over TLS.
+                "tls" tls: Option<ClientTls>,
+                /// Tags that finds must have, besides the global ones.
+                "constraints" constraints: Vec<Constraint>,
+                /// Template that makes configuration from the keys.
+                "filename" filename: String,
+                /// Logs the rendered template at level DEBUG.
+                "debugLogGeneratedTemplate" debug_log_generated_template: bool,
+                /// Has no effect.
+                "trace" trace: bool,
+                /// Has no effect.
+                "templateVersion" template_version: i64,
+                $($more)*
+            }
+        }
+    };
+}
+
+store!(
+    /// Configuration in Consul.
+    Consul, "127.0.0.1:8500", "traefik", {}
+);
+store!(
+    /// Configuration in etcd.
+    Etcd, "127.0.0.1:2379", "/traefik", {
+        /// Speaks etcd's version 3 protocol.
+        "useAPIV3" use_api_v3: bool,
+    }
+);
+store!(
+    /// Configuration in ZooKeeper.
+    ZooKeeper, "127.0.0.1:2181", "traefik", {}
+);
+store!(
+    /// Configuration in a BoltDB file.
+    BoltDb, "127.0.0.1:4001", "/traefik", {}
+);
+
+options! {
+    /// Several nodes with one store.
+    pub struct Cluster {
+        place;
+        /// Name of this node. Empty: a random one.
+        "node" node: String,
+    }
+}

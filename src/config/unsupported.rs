@@ -1,0 +1,436 @@
+//! Options that parse but whose feature is not there yet, in one table: what an operator sees instead, and whether
+//! leaving the option out would let through what it was written to keep out.
+//!
+//! A feature that arrives loses its row here and nowhere else; `docs/configuration.md` follows.
+//! Never decides what to do about a blocked frontend or entry point: `compile` and `control` ask, and act.
+//! Read next: `docs/configuration.md`.
+
+use super::dynamic::{Dynamic, Frontend};
+use super::entrypoint::EntryPoint;
+use super::global::Global;
+use super::option::{Show, Value};
+use super::units::{Diagnostic, Place};
+
+/// One option, or a section with all that is in it.
+pub(super) struct Row {
+    /// Dotted path; `*` stands for any name.
+    pub(super) option: &'static str,
+    /// What happens instead: the rest of a sentence that begins with the option.
+    pub(super) instead: &'static str,
+    /// Where ignoring the option could serve somebody it was to keep out: what to say about the frontend or entry point
+    /// that for this reason is not served.
+    pub(super) unsafe_to_ignore: Option<&'static str>,
+    /// Whether a value needs the feature; most features are needed by any value.
+    needs: fn(&str) -> bool,
+}
+
+const fn ignored(option: &'static str, instead: &'static str) -> Row {
+    Row {
+        option,
+        instead,
+        unsafe_to_ignore: None,
+        needs: |_| true,
+    }
+}
+
+macro_rules! blocks_frontend {
+    ($option:literal) => {
+        Row {
+            option: concat!("frontends.*.", $option),
+            instead: "is not supported yet; the frontend is left out (404)",
+            unsafe_to_ignore: Some(concat!(
+                "`",
+                $option,
+                "` is not supported yet, so the frontend is left out"
+            )),
+            needs: |_| true,
+        }
+    };
+}
+
+macro_rules! blocks_entry_point {
+    ($option:literal) => {
+        Row {
+            option: concat!("entryPoints.*.", $option),
+            instead: "is not supported yet; the entry point is not opened",
+            unsafe_to_ignore: Some(concat!(
+                "`",
+                $option,
+                "` is not supported yet, so the entry point is not opened"
+            )),
+            needs: |_| true,
+        }
+    };
+}
+
+const NOT_PROVIDED: &str = "is a provider that Coreway does not have; the section has no effect";
+const NO_STORE: &str = "is not supported yet; nothing is read from the store";
+const NO_METRICS: &str = "is not supported yet; there are no metrics";
+
+/// Every option whose feature is not there yet.
+pub(super) const ROWS: &[Row] = &[
+    // Entry points.
+    blocks_entry_point!("tls"),
+    blocks_entry_point!("redirect"),
+    blocks_entry_point!("auth"),
+    blocks_entry_point!("whiteList"),
+    blocks_entry_point!("whitelistSourceRange"),
+    ignored(
+        "entryPoints.*.compress",
+        "is not supported yet; answers are not compressed",
+    ),
+    ignored(
+        "entryPoints.*.proxyProtocol",
+        "is not supported yet; a PROXY line is refused like any invalid request",
+    ),
+    // Static sections.
+    ignored("sendAnonymousUsage", "has no effect: Coreway sends nothing"),
+    ignored(
+        "insecureSkipVerify",
+        "has no effect yet: https:// servers are not supported",
+    ),
+    ignored(
+        "rootCAs",
+        "has no effect yet: https:// servers are not supported",
+    ),
+    ignored("constraints", "has no effect: no provider here has tags"),
+    ignored(
+        "healthCheck",
+        "is not supported yet; every server counts as healthy",
+    ),
+    ignored(
+        "hostResolver",
+        "is not supported yet; rules match the host that was asked for",
+    ),
+    ignored("accessLog", "is not supported yet; requests are not logged"),
+    ignored("api", "is not supported yet; its routes answer 404"),
+    ignored("ping", "is not supported yet; /ping answers 404"),
+    ignored("rest", "is not supported yet; its route answers 404"),
+    ignored("metrics.prometheus", NO_METRICS),
+    ignored("metrics.datadog", NO_METRICS),
+    ignored("metrics.statsd", NO_METRICS),
+    ignored("metrics.influxdb", NO_METRICS),
+    ignored("tracing", "is not supported yet; there are no traces"),
+    ignored("acme", "is not supported yet; no certificate is ordered"),
+    ignored("cluster", "is not supported yet; this node runs alone"),
+    ignored("consul", NO_STORE),
+    ignored("etcd", NO_STORE),
+    ignored("zookeeper", NO_STORE),
+    ignored("boltdb", NO_STORE),
+    ignored("docker", NOT_PROVIDED),
+    ignored("marathon", NOT_PROVIDED),
+    ignored("mesos", NOT_PROVIDED),
+    ignored("kubernetes", NOT_PROVIDED),
+    ignored("consulCatalog", NOT_PROVIDED),
+    ignored("ecs", NOT_PROVIDED),
+    ignored("rancher", NOT_PROVIDED),
+    ignored("dynamodb", NOT_PROVIDED),
+    ignored("eureka", NOT_PROVIDED),
+    ignored("serviceFabric", NOT_PROVIDED),
+    // Frontends.
+    blocks_frontend!("auth"),
+    blocks_frontend!("basicAuth"),
+    blocks_frontend!("whiteList"),
+    blocks_frontend!("whitelistSourceRange"),
+    blocks_frontend!("redirect"),
+    blocks_frontend!("passTLSClientCert"),
+    blocks_frontend!("headers.customRequestHeaders"),
+    blocks_frontend!("headers.allowedHosts"),
+    blocks_frontend!("headers.SSLRedirect"),
+    blocks_frontend!("headers.SSLForceHost"),
+    ignored(
+        "frontends.*.headers",
+        "is not supported yet; no header field is set or removed",
+    ),
+    ignored(
+        "frontends.*.passTLSCert",
+        "has no effect yet: https:// servers are not supported",
+    ),
+    ignored(
+        "frontends.*.errors",
+        "is not supported yet; errors are shown as they are",
+    ),
+    ignored(
+        "frontends.*.ratelimit",
+        "is not supported yet; requests are not limited",
+    ),
+    // Backends and certificates.
+    Row {
+        option: "backends.*.servers.*.url",
+        instead: "uses a scheme that is not supported yet; requests for the server fail",
+        unsafe_to_ignore: None,
+        needs: |url| {
+            let scheme = url.split("://").next().unwrap_or_default();
+            scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("h2c")
+        },
+    },
+    Row {
+        option: "backends.*.loadBalancer.method",
+        instead: "asks for drr, which is not supported yet; wrr is used",
+        unsafe_to_ignore: None,
+        needs: |method| method.eq_ignore_ascii_case("drr"),
+    },
+    ignored(
+        "backends.*.loadBalancer.sticky",
+        "is not supported yet; clients get the next server each time",
+    ),
+    ignored(
+        "backends.*.loadBalancer.stickiness",
+        "is not supported yet; clients get the next server each time",
+    ),
+    ignored(
+        "backends.*.circuitBreaker",
+        "is not supported yet; the backend is always asked",
+    ),
+    ignored(
+        "backends.*.maxConn",
+        "is not supported yet; requests under way are not limited",
+    ),
+    ignored(
+        "backends.*.healthCheck",
+        "is not supported yet; every server counts as healthy",
+    ),
+    ignored(
+        "backends.*.buffering",
+        "is not supported yet; nothing is held whole, and sizes are not limited",
+    ),
+    ignored(
+        "backends.*.responseForwarding",
+        "is not supported yet; what arrives is passed on at once",
+    ),
+    ignored("tls", "is not supported yet; the certificates are not used"),
+];
+
+/// One warning for each static option of the table that `global` sets, at the first place of it.
+pub fn unsupported(global: &Global) -> Vec<Diagnostic> {
+    warnings(global)
+}
+
+/// One warning for each dynamic option of the table that `dynamic` sets, at the first place of it.
+pub fn unsupported_dynamic(dynamic: &Dynamic) -> Vec<Diagnostic> {
+    warnings(dynamic)
+}
+
+/// What keeps `frontend` from being served: the place and what to say about it. `None`: it can be served.
+pub fn blocking(frontend: &Frontend) -> Option<(Place, &'static str)> {
+    first_blocking(frontend, "frontends", &frontend.place)
+}
+
+/// What keeps `entry_point` from being opened: the place and what to say about it. `None`: it can be opened.
+pub fn blocking_entry_point(entry_point: &EntryPoint) -> Option<(Place, &'static str)> {
+    first_blocking(entry_point, "entryPoints", &entry_point.place)
+}
+
+fn first_blocking(
+    section: &impl Value,
+    root: &'static str,
+    place: &Place,
+) -> Option<(Place, &'static str)> {
+    let mut found = None;
+    section.visit(&mut vec![root, "*"], place, &mut |path, place, value| {
+        if found.is_none()
+            && let Some(reason) = rows(path, value).find_map(|row| row.unsafe_to_ignore)
+        {
+            found = Some((place.clone(), reason));
+        }
+    });
+    found
+}
+
+fn warnings(section: &impl Value) -> Vec<Diagnostic> {
+    // For each row that something in the section needs: the first place, and how many there are.
+    let mut found: Vec<(&'static Row, Diagnostic, usize)> = Vec::new();
+    section.visit(
+        &mut Vec::new(),
+        &Place::Default,
+        &mut |path, place, value| {
+            for row in rows(path, value) {
+                match found
+                    .iter_mut()
+                    .find(|(other, ..)| other.option == row.option)
+                {
+                    Some((.., times)) => *times += 1,
+                    None => {
+                        let path = path
+                            .iter()
+                            .map(|name| super::units::segment(name))
+                            .collect::<Vec<_>>()
+                            .join(".");
+                        let message = format!("{path}: {}", row.instead);
+                        found.push((
+                            row,
+                            Diagnostic {
+                                place: place.clone(),
+                                message,
+                            },
+                            1,
+                        ));
+                    }
+                }
+            }
+        },
+    );
+    let mut warnings = Vec::with_capacity(found.len());
+    for (_, mut warning, times) in found {
+        if times > 1 {
+            warning
+                .message
+                .push_str(&format!(" ({} times more)", times - 1));
+        }
+        warnings.push(warning);
+    }
+    warnings
+}
+
+fn rows(path: &[&str], value: &dyn Show) -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().filter(move |row| {
+        let mut steps = row.option.split('.');
+        path.iter().all(|name| {
+            steps
+                .next()
+                .is_some_and(|step| step == "*" || step == *name)
+        }) && steps.next().is_none()
+            && (row.needs)(&value.show())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::dynamic_from_toml;
+    use crate::config::option::kind_at;
+
+    #[test]
+    fn every_row_is_an_option_that_exists() {
+        for Row { option, .. } in ROWS {
+            let exists = |options| kind_at(options, option).is_some();
+            assert!(
+                exists(Global::OPTIONS) || exists(Dynamic::OPTIONS),
+                "{option}"
+            );
+        }
+    }
+
+    fn check(toml: &str, expected: &[&str]) {
+        let (dynamic, _) = dynamic_from_toml("f", toml).expect("valid");
+        let warnings: Vec<String> = unsupported_dynamic(&dynamic)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(warnings, expected);
+    }
+
+    #[test]
+    fn each_option_without_a_feature_is_named_once() {
+        check(
+            "[backends.b.servers.s]\nurl = 'http://a'\n[backends.b.loadBalancer]\nmethod = 'wrr'\n",
+            &[],
+        );
+        check(
+            "[frontends.f]\nbackend = 'b'\npriority = 3\npassHostHeader = true\nentryPoints = ['x']\n",
+            &[],
+        );
+        check(
+            "[backends.b.servers.s]\nurl = 'HTTPS://a'\n[backends.b.loadBalancer]\nmethod = 'DRR'\n",
+            &[
+                "f:1:21: backends.b.servers.s.url: uses a scheme that is not supported yet; requests for the server fail",
+                "f:3:13: backends.b.loadBalancer.method: asks for drr, which is not supported yet; wrr is used",
+            ],
+        );
+        check(
+            "[frontends.f.auth.basic]\nusers = ['a:b']\n[frontends.'g.h'.auth]\n[frontends.i.auth]\n",
+            &[
+                "f:1:14: frontends.f.auth: is not supported yet; the frontend is left out (404) (2 times more)",
+            ],
+        );
+        check(
+            "[[tls]]\n[tls.certificate]\ncertFile = 'a'\n",
+            &["f:1:1: tls: is not supported yet; the certificates are not used"],
+        );
+    }
+
+    #[test]
+    fn frontends_that_keep_somebody_out_are_blocked() {
+        let check = |toml: &str, expected: Option<&str>| {
+            let (dynamic, _) =
+                dynamic_from_toml("f", &format!("[frontends.f]\n{toml}")).expect("valid");
+            let found = blocking(&dynamic.frontends["f"]);
+            assert_eq!(
+                found
+                    .map(|(place, reason)| format!("{place}: {reason}"))
+                    .as_deref(),
+                expected,
+                "{toml}"
+            );
+        };
+        check("backend = 'b'", None);
+        check("ratelimit.extractorFunc = 'client.ip'", None);
+        check("headers.frameDeny = true", None);
+        check(
+            "auth.headerField = 'X'",
+            Some("f:2:1: `auth` is not supported yet, so the frontend is left out"),
+        );
+        check(
+            "basicAuth = ['a:b']",
+            Some("f:1:12: `basicAuth` is not supported yet, so the frontend is left out"),
+        );
+        check("basicAuth = []", None);
+        check(
+            "[frontends.f.whiteList]",
+            Some("f:2:14: `whiteList` is not supported yet, so the frontend is left out"),
+        );
+        check(
+            "whitelistSourceRange = ['1.2.3.4']",
+            Some(
+                "f:1:12: `whitelistSourceRange` is not supported yet, so the frontend is left out",
+            ),
+        );
+        check(
+            "redirect.entryPoint = 'x'",
+            Some("f:2:1: `redirect` is not supported yet, so the frontend is left out"),
+        );
+        check(
+            "headers.SSLRedirect = true",
+            Some("f:2:1: `headers.SSLRedirect` is not supported yet, so the frontend is left out"),
+        );
+        check(
+            "headers.customRequestHeaders.X-User = ''",
+            Some(
+                "f:2:1: `headers.customRequestHeaders` is not supported yet, so the frontend is left out",
+            ),
+        );
+    }
+
+    #[test]
+    fn entry_points_that_keep_somebody_out_are_blocked() {
+        let check = |toml: &str, expected: Option<&str>| {
+            let tree = crate::config::toml::parse("f", toml).expect("valid");
+            let entry_point = EntryPoint::read(&tree).expect("valid");
+            assert_eq!(
+                blocking_entry_point(&entry_point).map(|(_, reason)| reason),
+                expected,
+                "{toml}"
+            );
+        };
+        check(
+            "address = ':80'\ncompress = true\n[forwardedHeaders]\n",
+            None,
+        );
+        check(
+            "[tls]",
+            Some("`tls` is not supported yet, so the entry point is not opened"),
+        );
+        check(
+            "[redirect]\nregex = 'a'",
+            Some("`redirect` is not supported yet, so the entry point is not opened"),
+        );
+        check(
+            "[auth]",
+            Some("`auth` is not supported yet, so the entry point is not opened"),
+        );
+        check(
+            "[whiteList]",
+            Some("`whiteList` is not supported yet, so the entry point is not opened"),
+        );
+    }
+}
