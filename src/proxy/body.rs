@@ -41,6 +41,11 @@ impl Upload {
         self.started.set(true);
     }
 
+    /// The body is on its way, or was.
+    pub(crate) fn started(&self) -> bool {
+        self.started.get()
+    }
+
     /// Still relaying: what the client sends is body.
     pub(crate) fn running(&self) -> bool {
         self.running.get()

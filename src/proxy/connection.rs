@@ -136,8 +136,9 @@ async fn next_request(core: &Rc<Core>, client: &Client, session: &mut Session, f
     let timeouts = &core.settings.timeouts;
     if session.inbound.as_ref().is_none_or(Buffer::is_empty) {
         session.inbound = None;
-        if core.draining() {
-            return Next::Closed;
+        if core.draining() && !first {
+            // What the client has sent by now is answered, and nothing is waited for.
+            client.socket.shutdown(Shutdown::Read);
         }
         match if first { Some(HEAD_READ_TIMEOUT) } else { timeouts.idle } {
             Some(limit) => client.timer.set(now() + limit),
@@ -147,6 +148,7 @@ async fn next_request(core: &Rc<Core>, client: &Client, session: &mut Session, f
         let received = client.socket.recv_hot(Room::Small, &client.timer).await;
         client.waiting.set(false);
         match received {
+            Ok(None) if core.draining() => return Next::Closed,
             Ok(None) => return Next::Quiet,
             Ok(Some(buffer)) if !buffer.is_empty() => session.inbound = Some(buffer),
             Ok(Some(_)) | Err(_) => return Next::Closed,

@@ -79,6 +79,8 @@ pub(crate) struct Core {
     reports: Sender<Report>,
     snapshot: RefCell<Rc<Held>>,
     draining: Cell<bool>,
+    /// Accept loops that have not ended.
+    accepting: Cell<usize>,
     clients: RefCell<Clients>,
     sessions: RefCell<Vec<Box<Session>>>,
 }
@@ -112,6 +114,7 @@ impl Core {
             reports,
             snapshot: RefCell::new(Rc::new(empty)),
             draining: Cell::new(false),
+            accepting: Cell::new(0),
             clients: RefCell::default(),
             sessions: RefCell::default(),
         }
@@ -148,6 +151,17 @@ impl Core {
         self.report_if_drained();
     }
 
+    /// An accept loop begins.
+    pub(crate) fn accepts(&self) {
+        self.accepting.set(self.accepting.get() + 1);
+    }
+
+    /// An accept loop has ended: its listener is stopped and its queue is empty.
+    pub(crate) fn accepts_no_more(&self) {
+        self.accepting.set(self.accepting.get() - 1);
+        self.report_if_drained();
+    }
+
     /// Counts a connection in and remembers it, for `drain`.
     pub(crate) fn join(&self, client: &Rc<Client>) -> usize {
         let mut clients = self.clients.borrow_mut();
@@ -180,7 +194,7 @@ impl Core {
     }
 
     fn report_if_drained(&self) {
-        if self.draining() && self.load.connections() == 0 {
+        if self.draining() && self.accepting.get() == 0 && self.load.connections() == 0 {
             let _ = self.reports.send(Report::Drained { core: self.index });
         }
     }

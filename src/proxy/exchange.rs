@@ -200,8 +200,10 @@ async fn attempt(
         if uploaded.is_none() {
             // Answered before the body was through: nobody wants the rest.
             server_socket.shutdown(Shutdown::Both);
-            upload.set(now() + LINGER_TIMEOUT);
-            let _ = upload_task.await;
+            if uploading.started() {
+                upload.set(now() + LINGER_TIMEOUT);
+                let _ = upload_task.await;
+            }
         }
         match (end, uploaded) {
             (Err(_), Some(UploadEnd::ClientGone)) => return Err(Failure::client(Stage::Send, Cause::ClientGone)),

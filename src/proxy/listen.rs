@@ -17,6 +17,7 @@ const CROWD: usize = 32;
 
 /// Accepts until the listener is stopped.
 pub(crate) async fn accept(core: Rc<Core>, listener: Rc<Listener>, entry_point: EntryPointId) {
+    core.accepts();
     let mut exhausted = false;
     loop {
         match listener.accept().await {
@@ -26,7 +27,7 @@ pub(crate) async fn accept(core: Rc<Core>, listener: Rc<Listener>, entry_point: 
                     begin(&core, socket, peer, entry_point);
                 }
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotConnected => return,
+            Err(error) if error.kind() == std::io::ErrorKind::NotConnected => return core.accepts_no_more(),
             Err(error) if is_exhaustion(&error) => {
                 if !exhausted {
                     exhausted = true;

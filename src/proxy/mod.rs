@@ -18,12 +18,10 @@ mod session;
 mod tunnel;
 mod upstream;
 
-use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::thread::JoinHandle;
 
 use crossbeam::channel::{Sender, bounded};
@@ -204,8 +202,6 @@ async fn attend(core: &Rc<CoreState>, mailbox: &Mailbox, bell: &Socket, listener
                     for listener in listeners {
                         listener.stop();
                     }
-                    // What is still queued is accepted first: each of those clients has its answer coming.
-                    yield_now().await;
                     core.drain();
                 }
                 Message::Stop => return,
@@ -217,17 +213,4 @@ async fn attend(core: &Rc<CoreState>, mailbox: &Mailbox, bell: &Socket, listener
             Ok(_) | Err(_) => return,
         }
     }
-}
-
-/// Lets the other tasks of the core have a turn.
-async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
