@@ -9,7 +9,7 @@ use std::time::Duration;
 /// held whole, so a connection that sends heads this big costs this much until it ends. Over it: 431 (502 from a server).
 pub const HEAD_BYTES_MAX: usize = 1024 * 1024;
 
-/// Field lines of one head. `httparse` needs them in an array known before parsing.
+/// Field lines of one head. Looking a field up walks them, so this bounds every look.
 pub const HEAD_FIELDS_MAX: usize = 256;
 
 /// Options in the `Connection` fields of one head. Each is compared with every field: this bounds that product.

@@ -119,16 +119,30 @@ impl Connection {
     pub(super) fn of(head: &Head) -> Result<Self, Defect> {
         let mut options = Self::default();
         let mut count = 0;
-        for option in head.values(FieldId::Connection).flat_map(syntax::list) {
-            count += 1;
-            if count > CONNECTION_OPTIONS_MAX {
-                return Err(Defect::ConnectionOptions);
+        for value in head.values(FieldId::Connection) {
+            // What nearly everybody sends, if anything, is one option in its usual spelling.
+            match value {
+                b"keep-alive" => options.keep_alive = true,
+                b"close" => options.close = true,
+                _ => count += options.add(value),
             }
-            options.close |= option.eq_ignore_ascii_case(b"close");
-            options.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-            options.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+        }
+        if count > CONNECTION_OPTIONS_MAX {
+            return Err(Defect::ConnectionOptions);
         }
         Ok(options)
+    }
+
+    /// Adds the options of one line; how many they are.
+    fn add(&mut self, value: &[u8]) -> usize {
+        let mut count = 0;
+        for option in syntax::list(value) {
+            count += 1;
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            self.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+        }
+        count
     }
 
     /// Whether the connection outlives the message: RFC 9112 9.3, `close` wins.
