@@ -292,6 +292,12 @@ impl ToClient {
         let no_end = matches!(response.framing, Framing::Chunked | Framing::UntilClose);
         let chunked = no_end && version != Version::Http10;
         let close_delimited = no_end && !chunked;
-        Self { version, framing: response.framing, chunked, close_delimited, keep: persistent && !close_delimited }
+        Self {
+            version,
+            content_length: response.content_length,
+            chunked,
+            close_delimited,
+            keep: persistent && !close_delimited,
+        }
     }
 }

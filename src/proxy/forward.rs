@@ -36,20 +36,11 @@ pub(crate) fn request_head(core: &Core, client: &Client, head: &Head, forwarding
     let authority = head.authority();
     let host = if pass_host && !authority.is_empty() { authority } else { &server.authority };
     encode::field(out, b"Host", host);
-    for field in head.fields() {
-        match field.id {
-            FieldId::Host | FieldId::ContentLength | FieldId::TransferEncoding => {}
-            FieldId::Expect if !expect => {}
-            FieldId::XForwardedFor
-            | FieldId::XForwardedHost
-            | FieldId::XForwardedPort
-            | FieldId::XForwardedProto
-            | FieldId::XForwardedServer
-            | FieldId::XRealIp => {}
-            FieldId::XForwardedMethod | FieldId::XForwardedUri if !client.trusted => {}
-            _ => encode::field(out, field.name, field.value),
-        }
+    let mut skipped = if client.trusted { SAID_ANEW } else { SAID_BY_NOBODY };
+    if !expect {
+        skipped.insert(FieldId::Expect);
     }
+    encode::fields(out, head, skipped);
     if client.trusted && head.has_any(SAID_OF_A_CLIENT) {
         forwarded(core, client, head, out);
     } else {
@@ -75,6 +66,17 @@ pub(crate) fn request_head(core: &Core, client: &Client, head: &Head, forwarding
     }
     encode::end(out);
 }
+
+/// What is never copied from a request: it is written anew.
+const SAID_ANEW: FieldSet =
+    SAID_OF_A_CLIENT.union(FieldSet::WRITTEN_BY_CALLER).union(FieldSet::of(&[FieldId::XForwardedServer]));
+
+/// What a client that is not trusted does not get through either.
+const SAID_BY_NOBODY: FieldSet =
+    SAID_ANEW.union(FieldSet::of(&[FieldId::XForwardedMethod, FieldId::XForwardedUri]));
+
+/// What is never copied from an answer: its framing is ours.
+const FRAMING: FieldSet = FieldSet::of(&[FieldId::ContentLength, FieldId::TransferEncoding]);
 
 /// What a trusted client may have said of its own client.
 const SAID_OF_A_CLIENT: FieldSet = FieldSet::of(&[
@@ -130,7 +132,8 @@ fn port_of(authority: &[u8]) -> Option<&[u8]> {
 /// How an answer is framed for its client.
 pub(crate) struct ToClient {
     pub(crate) version: Version,
-    pub(crate) framing: Framing,
+    /// The length of the body, or (HEAD, 304) what it would be.
+    pub(crate) content_length: Option<u64>,
     pub(crate) chunked: bool,
     /// The end of the connection is the end of the body.
     pub(crate) close_delimited: bool,
@@ -141,15 +144,7 @@ pub(crate) struct ToClient {
 pub(crate) fn answer_head(core: &Core, answer: &mut Head, to_client: &ToClient, at: Instant, out: &mut Vec<u8>) {
     answer.strip_hop_by_hop();
     reply::status_line(out, to_client.version, answer.status);
-    let has_body = to_client.framing != Framing::None;
-    for field in answer.fields() {
-        match field.id {
-            FieldId::TransferEncoding => {}
-            // Without a body it says how long one would be (HEAD, 304), and passes.
-            FieldId::ContentLength if has_body || answer.status == 204 => {}
-            _ => encode::field(out, field.name, field.value),
-        }
-    }
+    encode::fields(out, answer, FRAMING);
     if !answer.has(FieldId::Date) {
         out.extend_from_slice(b"Date: ");
         core.date.write(at, out);
@@ -157,7 +152,9 @@ pub(crate) fn answer_head(core: &Core, answer: &mut Head, to_client: &ToClient, 
     }
     if to_client.chunked {
         encode::chunked(out);
-    } else if let Framing::Length(length) = to_client.framing {
+    } else if let Some(length) = to_client.content_length
+        && answer.status != 204
+    {
         encode::content_length(out, length);
     }
     reply::connection(to_client.version, to_client.keep, out);
@@ -168,11 +165,7 @@ pub(crate) fn answer_head(core: &Core, answer: &mut Head, to_client: &ToClient, 
 pub(crate) fn interim_head(answer: &mut Head, out: &mut Vec<u8>) {
     answer.strip_hop_by_hop();
     encode::status_line(out, answer.status);
-    for field in answer.fields() {
-        if !matches!(field.id, FieldId::TransferEncoding | FieldId::ContentLength) {
-            encode::field(out, field.name, field.value);
-        }
-    }
+    encode::fields(out, answer, FRAMING);
     encode::end(out);
 }
 
@@ -181,11 +174,7 @@ pub(crate) fn switching_head(answer: &mut Head, out: &mut Vec<u8>) {
     let protocol = answer.first_span(FieldId::Upgrade);
     answer.strip_hop_by_hop();
     encode::status_line(out, 101);
-    for field in answer.fields() {
-        if !matches!(field.id, FieldId::TransferEncoding | FieldId::ContentLength) {
-            encode::field(out, field.name, field.value);
-        }
-    }
+    encode::fields(out, answer, FRAMING);
     out.extend_from_slice(b"Connection: Upgrade\r\n");
     if let Some(protocol) = protocol {
         encode::field(out, b"Upgrade", answer.text(protocol));
