@@ -9,7 +9,7 @@ use super::tree::{Data, Node};
 use super::units::{Diagnostic, Place};
 
 /// A deprecated option (`*` stands for any name) and what to write instead.
-const DEPRECATED: &[(&str, &str)] = &[
+pub(super) const DEPRECATED: &[(&str, &str)] = &[
     ("graceTimeOut", "lifeCycle.graceTimeOut"),
     ("idleTimeout", "respondingTimeouts.idleTimeout"),
     ("accessLogsFile", "accessLog.filePath"),

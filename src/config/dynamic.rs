@@ -142,7 +142,7 @@ options! {
         "passTLSCert" pass_tls_cert: bool,
         /// Tells servers about the client's certificate in header fields.
         "passTLSClientCert" pass_tls_client_cert: Option<PassTlsClientCert>,
-        /// Larger goes first. 0: the length of the longest rule.
+        /// Larger goes first. 0 or less: the length of all its rules together.
         "priority" priority: i64,
         /// Deprecated: use `auth.basic.users`.
         "basicAuth" basic_auth: Vec<String>,
@@ -281,7 +281,7 @@ options! {
         "hostsProxyHeaders" hosts_proxy_headers: Vec<String>,
         /// Sends clients to https.
         "SSLRedirect" ssl_redirect: bool,
-        /// Does so with 302 instead of 301.
+        /// Does so with 307 instead of 301.
         "SSLTemporaryRedirect" ssl_temporary_redirect: bool,
         /// Host name to send them to.
         "SSLHost" ssl_host: String,
@@ -356,7 +356,7 @@ options! {
         "regex" regex: String,
         /// What its matches become.
         "replacement" replacement: String,
-        /// Answers 301 instead of 302.
+        /// Answers 301 or 308 instead of 302 or 307.
         "permanent" permanent: bool,
     }
 

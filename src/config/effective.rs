@@ -85,7 +85,7 @@ fn expand_web(global: &mut Global, web: Web, diagnostics: &mut Vec<Diagnostic>) 
         || global.rest.is_some()
     {
         diagnostics.push(Diagnostic {
-            place: web.place.clone(),
+            place: web.place,
             message: "web: ignored, since api, ping, metrics or rest is configured".to_owned(),
         });
         return;

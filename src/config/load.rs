@@ -336,32 +336,26 @@ mod tests {
 
     #[test]
     fn option_keys_are_case_insensitive_and_names_are_not() {
-        let entry_points = "[ENTRYpoints.Abc]\nADDRESS = ':1'\n[entryPoints.Abc.FORWARDEDheaders]\nTRUSTEDips = ['1.2.3.4']\n";
-        // Two spellings of one table are one table to TOML only if they are equal.
-        let global = warns(
-            entry_points,
-            &["--defaultentrypoints=Abc"],
-            &["f.toml:1:2: ENTRYpoints: ignored, since it is also written at f.toml:3:2"],
-        );
-        assert_eq!(global.entry_points["Abc"].address, "");
         let global = effective_of(
-            &entry_points.replace("ENTRY", "entry").replace("yp", "yP"),
+            "[ENTRYpoints.Abc]\nADDRESS = ':1'\n[entryPoints.Abc.FORWARDEDheaders]\nTRUSTEDips = ['1.2.3.4']\n",
             &["--defaultentrypoints=Abc"],
         );
-        assert_eq!(global.entry_points["Abc"].address, ":1");
-        assert_eq!(
-            global.entry_points["Abc"]
-                .forwarded_headers
-                .as_ref()
-                .expect("written")
-                .trusted_ips,
-            ["1.2.3.4"]
-        );
+        let abc = &global.entry_points["Abc"];
+        assert_eq!(abc.address, ":1");
+        let trust = abc.forwarded_headers.as_ref().expect("written");
+        assert_eq!(trust.trusted_ips, ["1.2.3.4"]);
         assert_eq!(
             seconds(effective_of("providerSthrottleDuration = 7", &[]).providers_throttle_duration),
             7.0
         );
-        // The exact spelling is preferred where several match.
+        // The exact spelling is preferred where several match; tables are joined.
+        let global = warns(
+            "[API]\nentryPoint = 'http'\ndashboard = true\n[api]\ndashboard = false\n",
+            &[],
+            &["f.toml:3:1: API.dashboard: ignored, since it is also written at f.toml:5:1"],
+        );
+        let api = global.api.expect("on");
+        assert_eq!((api.entry_point.as_str(), api.dashboard), ("http", false));
         let global = warns(
             "DEBUG = false\ndebug = true\nDebug = false\n",
             &[],

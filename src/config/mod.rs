@@ -22,6 +22,8 @@ mod effective;
 mod flags;
 mod help;
 mod load;
+#[cfg(test)]
+mod reference;
 mod search;
 mod spelling;
 mod toml;

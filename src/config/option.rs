@@ -118,19 +118,16 @@ macro_rules! options {
                 $crate::config::option::Kind::Section(Self::OPTIONS)
             }
 
-            #[allow(unused_variables, unused_mut, reason = "a section may have no options")]
+            #[allow(unused_variables, reason = "a section may have no options")]
             fn read(
                 node: &$crate::config::tree::Node,
             ) -> Result<Self, $crate::config::units::ConfigError> {
                 let table = $crate::config::option::table(node)?;
-                let mut section = Self { $($place: node.place.clone(),)? ..Self::default() };
-                $(
-                    if let Some(node) = table.get($key) {
-                        section.$field = $crate::config::option::Value::read(node)
-                            .map_err(|error: $crate::config::units::ConfigError| error.within($key))?;
-                    }
-                )*
-                Ok(section)
+                let default = Self::default();
+                Ok(Self {
+                    $($place: node.place.clone(),)?
+                    $($field: $crate::config::option::read(table, $key, default.$field)?,)*
+                })
             }
 
             $(
@@ -177,6 +174,14 @@ pub(super) fn kind_at(options: &'static [Entry], path: &str) -> Option<Kind> {
             Kind::Map(inner) if step == "*" => Some(*inner),
             _ => None,
         })
+}
+
+/// The option called `name`, or `default` where it is not written.
+pub(super) fn read<T: Value>(table: &Table, name: &str, default: T) -> Result<T, ConfigError> {
+    match table.get(name) {
+        Some(node) => T::read(node).map_err(|error| error.within(name)),
+        None => Ok(default),
+    }
 }
 
 /// The table a section is read from.

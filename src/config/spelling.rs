@@ -42,45 +42,72 @@ fn section(
         .into_iter()
         .partition(|entry| options.iter().any(|option| option.name == entry.name));
     for mut entry in exact.into_iter().chain(others) {
-        let written = below(path, &entry.name);
         let Some(option) = options
             .iter()
             .find(|option| option.name.eq_ignore_ascii_case(&entry.name))
         else {
             if !elsewhere(&entry.name) {
                 let known = options.iter().map(|option| option.name);
+                let hint = nearest(&entry.name, known);
                 let hint =
-                    nearest(&entry.name, known).map(|name| format!(", did you mean `{name}`?"));
+                    hint.map_or_else(String::new, |name| format!(", did you mean `{name}`?"));
+                let message = format!(
+                    "{}: unknown option, ignored{hint}",
+                    below(path, &entry.name)
+                );
                 diagnostics.push(Diagnostic {
                     place: entry.place,
-                    message: format!(
-                        "{written}: unknown option, ignored{}",
-                        hint.unwrap_or_default()
-                    ),
+                    message,
                 });
             }
             continue;
         };
-        if let Some(first) = found.iter().find(|other| other.name == option.name) {
-            diagnostics.push(Diagnostic {
-                place: entry.place,
-                message: format!(
-                    "{written}: ignored, since it is also written at {}",
-                    first.place
-                ),
-            });
+        if let Some(first) = found.iter_mut().find(|other| other.name == option.name) {
+            join(first, entry, path, diagnostics);
             continue;
         }
         entry.name = option.name.to_owned();
-        value(
-            &mut entry.node,
-            &(option.kind)(),
-            &below(path, option.name),
-            diagnostics,
-        );
         found.push(entry);
     }
+    for entry in &mut found {
+        let option = options.iter().find(|option| option.name == entry.name);
+        let kind = option.expect("found is spelt as declared").kind;
+        value(
+            &mut entry.node,
+            &kind(),
+            &below(path, &entry.name),
+            diagnostics,
+        );
+    }
     table.entries = found;
+}
+
+/// Adds a second spelling of one option to the first: tables are joined, as they would be in one spelling; of two other
+/// values the first holds.
+fn join(first: &mut Named, second: Named, path: &str, diagnostics: &mut Vec<Diagnostic>) {
+    match (&mut first.node.data, second.node.data) {
+        (Data::Table(table), Data::Table(more)) => {
+            let path = below(path, &second.name);
+            for entry in more.entries {
+                match table
+                    .entries
+                    .iter_mut()
+                    .find(|other| other.name == entry.name)
+                {
+                    Some(other) => join(other, entry, &path, diagnostics),
+                    None => table.entries.push(entry),
+                }
+            }
+        }
+        _ => diagnostics.push(Diagnostic {
+            place: second.place,
+            message: format!(
+                "{}: ignored, since it is also written at {}",
+                below(path, &second.name),
+                first.place
+            ),
+        }),
+    }
 }
 
 fn value(node: &mut Node, kind: &Kind, path: &str, diagnostics: &mut Vec<Diagnostic>) {

@@ -185,6 +185,18 @@ mod tests {
         );
     }
 
+    #[test]
+    fn deep_nesting_is_an_error_and_not_a_crash() {
+        for text in [
+            format!("a = {}", "[".repeat(100_000)),
+            format!("a = {}", "{ a = ".repeat(100_000)),
+            format!("{}a = 1", "a.".repeat(100_000)),
+            format!("[{}a]", "a.".repeat(100_000)),
+        ] {
+            assert!(parse("f", &text).is_err());
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
