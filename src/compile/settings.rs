@@ -10,8 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{Rejection, Severity};
-use crate::config::entrypoint;
-use crate::config::{Global, Place};
+use crate::config::{Global, Place, blocking_entry_point, entrypoint};
 use crate::settings::{EntryPoint, Settings, Timeouts, Trust};
 
 /// Idle connections kept for a server when `maxIdleConnsPerHost` is 0 (spec static-config 3).
@@ -34,9 +33,8 @@ pub fn settings(global: &Global, machine: &Machine) -> Result<(Settings, Vec<Rej
     let mut closed = Vec::new();
     let mut entry_points = Vec::new();
     for (name, written) in &global.entry_points {
-        let unsafe_to_open = unsafe_options(name, written);
-        if !unsafe_to_open.is_empty() {
-            closed.extend(unsafe_to_open);
+        if let Some((place, why)) = blocking_entry_point(written) {
+            closed.push(rejection(&place, format!("entry point {name}: {why}")));
             continue;
         }
         match entry_point(name, written, machine) {
@@ -80,35 +78,6 @@ pub fn settings(global: &Global, machine: &Machine) -> Result<(Settings, Vec<Rej
 
 fn rejection(place: &Place, message: String) -> Rejection {
     Rejection { place: place.clone(), severity: Severity::Error, message }
-}
-
-/// Options of an entry point that we do not have yet, and whose absence an operator would only notice as a hole.
-fn unsafe_options(name: &str, written: &entrypoint::EntryPoint) -> Vec<Rejection> {
-    let mut rejections = Vec::new();
-    let mut refuse = |place: &Place, option: &str| {
-        rejections.push(rejection(
-            place,
-            format!("entry point {name} stays closed: {option} is not supported yet, and leaving it out would be unsafe"),
-        ));
-    };
-    if let Some(tls) = &written.tls {
-        refuse(&tls.place, "tls");
-    }
-    if let Some(auth) = &written.auth {
-        refuse(&auth.place, "auth");
-    }
-    if let Some(white_list) = &written.white_list {
-        refuse(&white_list.place, "whiteList");
-    } else if !written.whitelist_source_range.is_empty() {
-        refuse(&written.place, "whitelistSourceRange");
-    }
-    if let Some(redirect) = &written.redirect {
-        refuse(&redirect.place, "redirect");
-    }
-    if let Some(proxy_protocol) = &written.proxy_protocol {
-        refuse(&proxy_protocol.place, "proxyProtocol");
-    }
-    rejections
 }
 
 fn entry_point(name: &str, written: &entrypoint::EntryPoint, machine: &Machine) -> Result<EntryPoint, Vec<Rejection>> {
@@ -223,6 +192,71 @@ mod tests {
     fn without_ipv6_every_address_is_every_ipv4_address() {
         let machine = Machine { host_name: String::new(), ipv6: false };
         assert_eq!(address(":80", &machine).map(|address| address.to_string()), Ok("0.0.0.0:80".to_owned()));
+    }
+
+    fn global(entry_points: &[(&str, &str)]) -> Global {
+        let mut global = Global::default();
+        for (name, address) in entry_points {
+            let written = entrypoint::EntryPoint { address: (*address).to_owned(), ..Default::default() };
+            global.entry_points.insert((*name).to_owned(), written);
+        }
+        global
+    }
+
+    fn made(global: &Global) -> Result<(Settings, Vec<Rejection>), Vec<Rejection>> {
+        settings(global, &Machine { host_name: "edge".to_owned(), ipv6: true })
+    }
+
+    #[test]
+    fn an_entry_point_that_asks_for_what_we_lack_stays_closed() {
+        let mut global = global(&[("http", ":80"), ("https", ":443")]);
+        global.entry_points.get_mut("https").expect("it is there").tls = Some(entrypoint::Tls::default());
+        let (settings, closed) = made(&global).expect("http is left");
+        assert_eq!(settings.entry_points.iter().map(|entry_point| &*entry_point.name).collect::<Vec<_>>(), ["http"]);
+        assert_eq!(closed.len(), 1);
+        assert!(closed[0].message.contains("entry point https: `tls`"), "{}", closed[0].message);
+        global.entry_points.remove("http");
+        let fatal = made(&global).expect_err("none is left");
+        assert_eq!(fatal.last().map(|last| &*last.message), Some("no entry point is left to open"));
+    }
+
+    #[test]
+    fn two_entry_points_cannot_share_an_address() {
+        assert!(made(&global(&[("a", ":80"), ("b", ":81"), ("c", "127.0.0.1:80")])).is_ok());
+        assert!(made(&global(&[("a", "127.0.0.1:0"), ("b", "127.0.0.1:0")])).is_ok(), "port 0 is a new port each time");
+        let fatal = made(&global(&[("a", ":80"), ("b", ":80")])).expect_err("refused");
+        assert_eq!(fatal[0].message, "entry points a and b have the same address [::]:80");
+    }
+
+    #[test]
+    fn zero_means_what_the_option_says() {
+        let mut global = global(&[("a", ":80")]);
+        global.responding_timeouts.read_timeout = Duration::from_secs(7);
+        global.responding_timeouts.idle_timeout = Duration::ZERO;
+        global.responding_timeouts.write_timeout = Duration::ZERO;
+        global.forwarding_timeouts.dial_timeout = Duration::ZERO;
+        global.max_idle_conns_per_host = 0;
+        let (settings, _) = made(&global).expect("good");
+        assert_eq!(settings.timeouts.idle, Some(Duration::from_secs(7)), "idleTimeout 0 is readTimeout");
+        assert_eq!((settings.timeouts.write, settings.timeouts.dial), (None, None));
+        assert_eq!(settings.upstream_idle_max, 2);
+        assert_eq!(settings.retry_attempts, None);
+        assert_eq!(settings.host_name, "edge");
+    }
+
+    #[test]
+    fn absent_trusts_everybody_and_present_only_whom_it_names() {
+        let mut global = global(&[("a", ":80")]);
+        let trust = |global: &Global| made(global).map(|(settings, _)| settings.entry_points[0].forwarded_headers.clone());
+        assert!(matches!(trust(&global), Ok(Trust::Everybody)));
+        let entry_point = global.entry_points.get_mut("a").expect("it is there");
+        entry_point.forwarded_headers = Some(entrypoint::Trust::default());
+        assert!(matches!(trust(&global), Ok(Trust::Networks(networks)) if networks.is_empty()));
+        let trusted_ips = vec!["10.0.0.0/8".to_owned(), "nonsense".to_owned()];
+        let entry_point = global.entry_points.get_mut("a").expect("it is there");
+        entry_point.forwarded_headers = Some(entrypoint::Trust { trusted_ips, ..Default::default() });
+        let fatal = trust(&global).expect_err("refused");
+        assert!(fatal[0].message.contains("\"nonsense\" is neither"), "{}", fatal[0].message);
     }
 
     #[test]
