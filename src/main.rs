@@ -94,7 +94,7 @@ fn run(
     let driver = choose_driver(&global)?;
     let cpus = config::cores::select(&global.reactor.cores, &reactor::cpus_allowed())
         .map_err(|error| Failed(format!("{}: reactor.cores: {error}", global.reactor.place)))?;
-    match reactor::process::raise_file_limit() {
+    match reactor::raise_file_limit() {
         Ok(limit) => info!("At most {limit} files and connections can be open"),
         Err(error) => warn!("Cannot raise the limit of open files: {error}"),
     }

@@ -383,3 +383,260 @@ fn pause(wakes: &Receiver<Wake>, duration: Duration) {
     let end = Instant::now() + duration;
     while wakes.recv_deadline(end).is_ok() {}
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A provider that watches a real folder.
+    struct Watched {
+        folder: tempfile::TempDir,
+        runtime: tokio::runtime::Runtime,
+        updates: mpsc::Receiver<Update>,
+        handle: Handle,
+    }
+
+    fn rules(names: &[&str]) -> String {
+        names.iter().map(|name| format!("[backends.{name}.servers.s]\nurl = \"http://127.0.0.1:1\"\n")).collect()
+    }
+
+    fn options() -> FileProvider {
+        FileProvider { watch: true, ..FileProvider::default() }
+    }
+
+    impl Watched {
+        /// Prepares a folder and watches `source` in it.
+        fn new(prepare: impl FnOnce(&Path), source: impl FnOnce(&Path) -> Source) -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            prepare(folder.path());
+            let (sender, updates) = mpsc::channel(16);
+            let handle = start(source(folder.path()), &options(), sender).expect("starts");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+            Self { folder, runtime, updates, handle }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            fs::write(self.path(name), text).expect("writes");
+        }
+
+        /// Waits until the names of the backends are these. What comes before is passed over: a change in several steps
+        /// may be seen in several.
+        fn expect(&mut self, names: &[&str]) {
+            let mut seen = Vec::new();
+            let wait = async {
+                loop {
+                    let update = self.updates.recv().await.expect("the provider lives");
+                    let found: Vec<String> = update.dynamic.backends.into_keys().collect();
+                    if found == names {
+                        return;
+                    }
+                    seen.push(found);
+                }
+            };
+            let outcome = self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), wait).await });
+            assert!(outcome.is_ok(), "{names:?} never came, but {seen:?}");
+        }
+    }
+
+    fn file(folder: &Path) -> Source {
+        Source::File(folder.join("rules.toml"))
+    }
+
+    fn directory(folder: &Path) -> Source {
+        Source::Directory(folder.join("rules"))
+    }
+
+    #[test]
+    fn a_file_replaced_in_every_way_is_seen() {
+        let mut watched = Watched::new(|folder| fs::write(folder.join("rules.toml"), rules(&["a"])).expect("writes"), file);
+        watched.expect(&["a"]);
+        // In place.
+        watched.write("rules.toml", &rules(&["b"]));
+        watched.expect(&["b"]);
+        // By rename, as editors and configuration management do.
+        watched.write("new", &rules(&["c"]));
+        fs::rename(watched.path("new"), watched.path("rules.toml")).expect("renames");
+        watched.expect(&["c"]);
+        // Deleted, then made again.
+        fs::remove_file(watched.path("rules.toml")).expect("removes");
+        watched.write("rules.toml", &rules(&["d"]));
+        watched.expect(&["d"]);
+        // Broken, then whole.
+        watched.write("rules.toml", "[backends");
+        watched.write("rules.toml", &rules(&["e"]));
+        watched.expect(&["e"]);
+        // By a link to another folder.
+        fs::create_dir(watched.path("elsewhere")).expect("makes");
+        watched.write("elsewhere/real.toml", &rules(&["f"]));
+        symlink("elsewhere/real.toml", watched.path("link")).expect("links");
+        fs::rename(watched.path("link"), watched.path("rules.toml")).expect("renames");
+        watched.expect(&["f"]);
+        // What the link leads to is replaced.
+        watched.write("elsewhere/next", &rules(&["g"]));
+        fs::rename(watched.path("elsewhere/next"), watched.path("elsewhere/real.toml")).expect("renames");
+        watched.expect(&["g"]);
+        // Emptied: no rules.
+        watched.write("rules.toml", "");
+        watched.expect(&[]);
+    }
+
+    #[test]
+    fn a_volume_of_kubernetes_is_seen_changing() {
+        let version = |folder: &Path, name: &str, backend: &str| {
+            fs::create_dir(folder.join(name)).expect("makes");
+            fs::write(folder.join(name).join("rules.toml"), rules(&[backend])).expect("writes");
+        };
+        let swap = |folder: &Path, name: &str| {
+            symlink(name, folder.join("..data_tmp")).expect("links");
+            fs::rename(folder.join("..data_tmp"), folder.join("..data")).expect("renames");
+        };
+        let prepare = |folder: &Path| {
+            let volume = folder.join("rules");
+            fs::create_dir(&volume).expect("makes");
+            version(&volume, "..2026_1", "a");
+            swap(&volume, "..2026_1");
+            symlink("..data/rules.toml", volume.join("rules.toml")).expect("links");
+        };
+        for source in [directory as fn(&Path) -> Source, |folder| Source::File(folder.join("rules/rules.toml"))] {
+            let mut watched = Watched::new(prepare, source);
+            watched.expect(&["a"]);
+            let volume = watched.path("rules");
+            version(&volume, "..2026_2", "b");
+            swap(&volume, "..2026_2");
+            fs::remove_dir_all(volume.join("..2026_1")).expect("removes");
+            watched.expect(&["b"]);
+            version(&volume, "..2026_3", "c");
+            swap(&volume, "..2026_3");
+            watched.expect(&["c"]);
+        }
+    }
+
+    #[test]
+    fn a_tree_is_seen_changing_in_its_depth() {
+        let prepare = |folder: &Path| {
+            fs::create_dir_all(folder.join("rules/b/deep")).expect("makes");
+            fs::write(folder.join("rules/a.toml"), rules(&["a"])).expect("writes");
+            fs::write(folder.join("rules/b/deep/.hidden.tmpl"), rules(&["b"])).expect("writes");
+            fs::write(folder.join("rules/x.TOML"), rules(&["x"])).expect("writes");
+        };
+        let mut watched = Watched::new(prepare, directory);
+        watched.expect(&["a", "b"]);
+        watched.write("rules/b/deep/.hidden.tmpl", &rules(&["bb"]));
+        watched.expect(&["a", "bb"]);
+        fs::create_dir(watched.path("rules/c")).expect("makes");
+        watched.write("rules/c/c.toml", &rules(&["c"]));
+        watched.expect(&["a", "bb", "c"]);
+        fs::remove_dir_all(watched.path("rules/b")).expect("removes");
+        watched.expect(&["a", "c"]);
+        // The whole directory replaced by another one.
+        fs::create_dir(watched.path("next")).expect("makes");
+        watched.write("next/n.toml", &rules(&["n"]));
+        fs::rename(watched.path("rules"), watched.path("old")).expect("renames");
+        fs::rename(watched.path("next"), watched.path("rules")).expect("renames");
+        watched.expect(&["n"]);
+        watched.write("rules/n.toml", &rules(&["nn"]));
+        watched.expect(&["nn"]);
+        // Removed, made again, filled.
+        fs::remove_dir_all(watched.path("rules")).expect("removes");
+        fs::create_dir(watched.path("rules")).expect("makes");
+        watched.write("rules/z.toml", &rules(&["z"]));
+        watched.expect(&["z"]);
+        // One broken file keeps everything as it was; mended, everything comes.
+        watched.write("rules/y.toml", "{{ nofunc }}");
+        watched.write("rules/z.toml", &rules(&["zz"]));
+        watched.write("rules/y.toml", &rules(&["y"]));
+        watched.expect(&["y", "zz"]);
+        for name in ["rules/y.toml", "rules/z.toml"] {
+            fs::remove_file(watched.path(name)).expect("removes");
+        }
+        watched.expect(&[]);
+    }
+
+    #[test]
+    fn a_bad_start_heals() {
+        let mut watched = Watched::new(|_| {}, |folder| Source::File(folder.join("not/there/yet/rules.toml")));
+        fs::create_dir_all(watched.path("not/there/yet")).expect("makes");
+        watched.write("not/there/yet/rules.toml", "broken [");
+        watched.write("not/there/yet/rules.toml", &rules(&["a"]));
+        watched.expect(&["a"]);
+        watched.handle.look();
+        watched.write("not/there/yet/rules.toml", &rules(&["b"]));
+        watched.expect(&["b"]);
+    }
+
+    fn provider(source: Source) -> (Provider, mpsc::Receiver<Update>) {
+        let (updates, receiver) = mpsc::channel(16);
+        let provider =
+            Provider { source, log_template: false, updates, read: None, failure: None, has_served: false };
+        (provider, receiver)
+    }
+
+    #[test]
+    fn the_first_definition_of_a_name_wins() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let backend = |url: &str| format!("[backends.b.servers.s]\nurl = \"{url}\"\n");
+        fs::write(folder.path().join("a.toml"), backend("http://first")).expect("writes");
+        fs::write(folder.path().join("b.toml"), backend("http://second")).expect("writes");
+        let (mut provider, mut updates) = provider(Source::Directory(folder.path().to_owned()));
+        assert!(provider.load().is_ok());
+        let update = updates.try_recv().expect("an update");
+        assert_eq!(update.dynamic.backends["b"].servers["s"].url, "http://first");
+        assert!(provider.load().is_ok());
+        assert!(updates.try_recv().is_err(), "nothing has changed");
+    }
+
+    #[test]
+    fn a_failure_names_file_and_line_and_keeps_what_was() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("rules.toml");
+        let (mut provider, mut updates) = provider(Source::File(path.clone()));
+        let mut check = |text: Option<&str>, expected: &str| {
+            match text {
+                Some(text) => fs::write(&path, text).expect("writes"),
+                None => fs::remove_file(&path).expect("removes"),
+            }
+            assert!(provider.load().is_ok());
+            let failure = provider.failure.as_ref().map(ToString::to_string).unwrap_or_default();
+            let expected = expected.replace("PATH", &path.display().to_string());
+            assert!(failure.starts_with(&expected), "{failure} does not begin with {expected}");
+        };
+        check(Some("a = 1\n[backends"), "PATH:2:");
+        check(Some("\n\n{{ nofunc }}"), "PATH:3: template: function \"nofunc\" not defined");
+        check(Some("{{ range until 3 }}\n{{ end }}\n[backends"), "PATH:");
+        check(Some("[backends.b.servers.s]\nurl = \"http://a\"\n"), "");
+        check(None, "PATH: No such file or directory");
+        assert!(updates.try_recv().is_ok());
+        assert!(updates.try_recv().is_err(), "a failure sends nothing");
+    }
+
+    #[test]
+    fn rules_in_the_static_file_are_no_template() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("traefik.toml");
+        let text = format!("# {{{{ nofunc }}}}\nlogLevel = \"INFO\"\n[entryPoints.http]\naddress = \":80\"\n{}", rules(&["a"]));
+        fs::write(&path, text).expect("writes");
+        let (mut provider, mut updates) = provider(Source::Inline(path));
+        assert!(provider.load().is_ok());
+        assert_eq!(updates.try_recv().expect("an update").dynamic.backends.len(), 1);
+    }
+
+    #[test]
+    fn the_source_is_the_first_that_is_named() {
+        let select = |directory: &str, filename: &str, static_file: Option<&str>| {
+            let options =
+                FileProvider { directory: directory.to_owned(), filename: filename.to_owned(), ..FileProvider::default() };
+            Source::select(&options, static_file.map(Path::new))
+        };
+        assert_eq!(select("d", "f", Some("s")), Some(Source::Directory("d".into())));
+        assert_eq!(select("", "f", Some("s")), Some(Source::File("f".into())));
+        assert_eq!(select("", "", Some("s")), Some(Source::Inline("s".into())));
+        assert_eq!(select("", "", None), None);
+    }
+}
