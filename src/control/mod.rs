@@ -304,3 +304,131 @@ pub fn log_rejections(rejections: &[Rejection]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use crossbeam::channel::{Sender, unbounded};
+
+    use super::*;
+    use crate::config::entrypoint::EntryPoint;
+    use crate::config::global::{FileProvider, LifeCycle};
+    use crate::mailbox::{Mailbox, Message, mailbox};
+    use crate::settings::{self, Timeouts, Trust};
+    use crate::telemetry::log;
+
+    /// A core that serves nobody: it answers its messages, and tells what they were.
+    fn core(number: usize, reports: Sender<Report>, told: Sender<String>, ends_at: fn(&Message) -> bool) -> CoreLink {
+        let (sender, mut mailbox) = mailbox().expect("a mailbox");
+        let mut bell = mailbox.take_bell().expect("a bell");
+        bell.set_nonblocking(false).expect("blocks");
+        let thread = thread::spawn(move || {
+            let mut serving: Option<Box<crate::snapshot::Snapshot>> = None;
+            loop {
+                std::io::Read::read(&mut bell, &mut [0; 64]).expect("rings");
+                Mailbox::silence(&mailbox);
+                while let Some(message) = mailbox.take() {
+                    if ends_at(&message) {
+                        return;
+                    }
+                    match message {
+                        Message::Snapshot(snapshot) => {
+                            let generation = snapshot.generation;
+                            told.send(format!("{number} serves {generation}")).expect("heard");
+                            reports.send(Report::Serving { core: number, generation }).expect("heard");
+                            if let Some(older) = serving.replace(snapshot) {
+                                reports.send(Report::Retired(older)).expect("heard");
+                            }
+                        }
+                        Message::Drain => {
+                            told.send(format!("{number} drains")).expect("heard");
+                            reports.send(Report::Drained { core: number }).expect("heard");
+                        }
+                        Message::Connection { .. } => {}
+                        Message::Stop => {
+                            told.send(format!("{number} stops")).expect("heard");
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+        CoreLink { mailbox: sender, thread }
+    }
+
+    /// Runs control with one core over a rule file until that core ends at a message. Returns how it ended and what the
+    /// core was told.
+    fn run_with(ends_at: fn(&Message) -> bool) -> (Ended, Vec<String>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("rules.toml");
+        std::fs::write(&path, "[backends.b.servers.s]\nurl = \"http://127.0.0.1:1\"\n").expect("writes");
+        let mut global = Global::default();
+        global.entry_points.insert("http".to_owned(), EntryPoint { address: ":80".to_owned(), ..Default::default() });
+        global.file =
+            Some(FileProvider { filename: path.display().to_string(), watch: true, ..FileProvider::default() });
+        global.life_cycle.request_accept_grace_timeout = Duration::ZERO;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let settings = Settings {
+            entry_points: vec![settings::EntryPoint {
+                name: "http".to_owned(),
+                address,
+                forwarded_headers: Trust::Everybody,
+            }],
+            timeouts: Timeouts { read: None, write: None, idle: None, dial: None, response_header: None },
+            upstream_idle_max: 2,
+            retry_attempts: None,
+            host_name: "edge".to_owned(),
+        };
+        let options = log::Options { level: log::Level::Panic, format: log::Format::Common, file: None };
+        let (reports, heard) = unbounded();
+        let (told, was_told) = unbounded();
+        let cores = vec![core(0, reports, told, ends_at)];
+        let ended = run(Start {
+            global,
+            settings: Arc::new(settings),
+            static_file: None,
+            cores,
+            reports: heard,
+            log: log::open(&options).expect("opens"),
+        });
+        (ended.expect("runs"), was_told.iter().collect())
+    }
+
+    #[test]
+    fn a_core_that_dies_ends_the_process() {
+        let (ended, told) = run_with(|message| matches!(message, Message::Drain | Message::Snapshot(_)));
+        assert_eq!((ended, told), (Ended::CoreLost, vec![]));
+    }
+
+    /// Two fake cores stopped as `life_cycle` says. Returns what they were told.
+    async fn stopped(life_cycle: LifeCycle, ends_at: fn(&Message) -> bool) -> Vec<String> {
+        let (reports, heard) = unbounded();
+        let (told, was_told) = unbounded();
+        let mut heard = listen(heard).expect("listens");
+        let cores: Vec<CoreLink> =
+            (0..2).map(|number| core(number, reports.clone(), told.clone(), ends_at)).collect();
+        drop((reports, told));
+        let mut publisher = Publisher::new(cores.iter().map(|core| core.mailbox.clone()));
+        let mut signals = Signals::new().expect("installs");
+        lifecycle::stop(cores, &mut publisher, &mut heard, &mut signals, &life_cycle).await;
+        let mut told: Vec<String> = was_told.iter().collect();
+        told.sort();
+        told
+    }
+
+    #[tokio::test]
+    async fn cores_drain_before_they_stop_unless_there_is_no_grace() {
+        let grace = |seconds| LifeCycle {
+            request_accept_grace_timeout: Duration::from_millis(10),
+            grace_time_out: Duration::from_secs(seconds),
+        };
+        let told = stopped(grace(60), |_| false).await;
+        assert_eq!(told, ["0 drains", "0 stops", "1 drains", "1 stops"]);
+        let told = stopped(grace(0), |_| false).await;
+        assert_eq!(told, ["0 stops", "1 stops"]);
+        // A core that is gone is not waited for.
+        let told = stopped(grace(60), |message| matches!(message, Message::Drain)).await;
+        assert_eq!(told, Vec::<String>::new());
+    }
+}

@@ -102,14 +102,7 @@ impl Handle {
 pub fn start(source: Source, options: &FileProvider, updates: mpsc::Sender<Update>) -> io::Result<Handle> {
     let (wakes, receiver) = bounded(EVENTS_MAX);
     let watch = options.watch.then(|| wakes.clone());
-    let provider = Provider {
-        source,
-        log_template: options.debug_log_generated_template,
-        updates,
-        read: None,
-        failure: None,
-        has_served: false,
-    };
+    let provider = Provider::new(source, options.debug_log_generated_template, LOOK_INTERVAL, updates);
     thread::Builder::new().name("file provider".to_owned()).spawn(move || provider.run(watch, &receiver))?;
     Ok(Handle { wakes })
 }
@@ -143,6 +136,8 @@ impl LoadError {
 struct Provider {
     source: Source,
     log_template: bool,
+    /// `LOOK_INTERVAL`, except in tests.
+    look_interval: Duration,
     updates: mpsc::Sender<Update>,
     /// What was read last, good or bad.
     read: Option<Vec<Text>>,
@@ -155,6 +150,10 @@ struct Provider {
 struct Ended;
 
 impl Provider {
+    fn new(source: Source, log_template: bool, look_interval: Duration, updates: mpsc::Sender<Update>) -> Self {
+        Self { source, log_template, look_interval, updates, read: None, failure: None, has_served: false }
+    }
+
     fn run(mut self, watch: Option<Sender<Wake>>, wakes: &Receiver<Wake>) {
         let mut watch = watch.map(|wakes| watch::Watch::new(&self.source, wakes));
         loop {
@@ -165,12 +164,49 @@ impl Provider {
             if self.load().is_err() {
                 return;
             }
-            if !wait(watch.as_mut(), wakes, &self.updates) {
+            if !self.wait(watch.as_mut(), wakes) {
                 return;
             }
             if self.has_become_empty() {
                 debug!("The file configuration has just become empty, waiting for its new content");
                 pause(wakes, EMPTY_WAIT);
+            }
+        }
+    }
+
+    /// Waits until something has changed and is quiet again. `false` if there is nobody left to tell.
+    fn wait(&self, mut watch: Option<&mut watch::Watch>, wakes: &Receiver<Wake>) -> bool {
+        loop {
+            match wakes.recv_timeout(self.look_interval) {
+                Ok(Wake::Look) => return true,
+                Ok(Wake::Event(event)) => {
+                    if watch.as_mut().is_some_and(|watch| watch.concerns(&event)) {
+                        break;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.updates.is_closed() {
+                        return false;
+                    }
+                    if watch.as_mut().is_some_and(|watch| watch.has_changed()) {
+                        break;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+        let latest = Instant::now() + QUIET_WAIT_MAX;
+        let mut quiet_at = Instant::now() + QUIET;
+        loop {
+            match wakes.recv_deadline(quiet_at.min(latest)) {
+                Ok(Wake::Look) => return true,
+                Ok(Wake::Event(event)) => {
+                    if watch.as_mut().is_some_and(|watch| watch.concerns(&event)) {
+                        quiet_at = Instant::now() + QUIET;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
     }
@@ -263,6 +299,9 @@ impl Provider {
             };
             merge(&mut merged, dynamic);
         }
+        for diagnostic in config::unsupported_dynamic(&merged) {
+            warn!("{diagnostic}");
+        }
         Ok(merged)
     }
 }
@@ -341,43 +380,6 @@ fn read_file(path: PathBuf) -> Result<Text, LoadError> {
     Ok(Text { path, text })
 }
 
-/// Waits until something has changed and is quiet again. `false` if there is nobody left to tell.
-fn wait(mut watch: Option<&mut watch::Watch>, wakes: &Receiver<Wake>, updates: &mpsc::Sender<Update>) -> bool {
-    loop {
-        match wakes.recv_timeout(LOOK_INTERVAL) {
-            Ok(Wake::Look) => return true,
-            Ok(Wake::Event(event)) => {
-                if watch.as_mut().is_some_and(|watch| watch.concerns(&event)) {
-                    break;
-                }
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                if updates.is_closed() {
-                    return false;
-                }
-                if watch.as_mut().is_some_and(|watch| watch.has_changed()) {
-                    break;
-                }
-            }
-            Err(RecvTimeoutError::Disconnected) => return false,
-        }
-    }
-    let latest = Instant::now() + QUIET_WAIT_MAX;
-    let mut quiet_at = Instant::now() + QUIET;
-    loop {
-        match wakes.recv_deadline(quiet_at.min(latest)) {
-            Ok(Wake::Look) => return true,
-            Ok(Wake::Event(event)) => {
-                if watch.as_mut().is_some_and(|watch| watch.concerns(&event)) {
-                    quiet_at = Instant::now() + QUIET;
-                }
-            }
-            Err(RecvTimeoutError::Timeout) => return true,
-            Err(RecvTimeoutError::Disconnected) => return false,
-        }
-    }
-}
-
 /// Lets time pass. Events of this time stay unread no longer than it lasts: everything is read after it.
 fn pause(wakes: &Receiver<Wake>, duration: Duration) {
     let end = Instant::now() + duration;
@@ -403,17 +405,30 @@ mod tests {
         names.iter().map(|name| format!("[backends.{name}.servers.s]\nurl = \"http://127.0.0.1:1\"\n")).collect()
     }
 
-    fn options() -> FileProvider {
-        FileProvider { watch: true, ..FileProvider::default() }
-    }
+    /// So long that only events can tell of a change.
+    const NEVER: Duration = Duration::from_secs(3600);
 
     impl Watched {
-        /// Prepares a folder and watches `source` in it.
+        /// Prepares a folder and watches `source` in it, by events alone.
         fn new(prepare: impl FnOnce(&Path), source: impl FnOnce(&Path) -> Source) -> Self {
+            Self::looking(NEVER, prepare, source)
+        }
+
+        fn looking(
+            look_interval: Duration,
+            prepare: impl FnOnce(&Path),
+            source: impl FnOnce(&Path) -> Source,
+        ) -> Self {
             let folder = tempfile::tempdir().expect("a folder");
             prepare(folder.path());
             let (sender, updates) = mpsc::channel(16);
-            let handle = start(source(folder.path()), &options(), sender).expect("starts");
+            let (wakes, receiver) = bounded(EVENTS_MAX);
+            let provider = Provider::new(source(folder.path()), false, look_interval, sender);
+            // Without events the watch only compares.
+            let (deaf, _) = bounded(0);
+            let watch = Some(if look_interval == NEVER { wakes.clone() } else { deaf });
+            thread::spawn(move || provider.run(watch, &receiver));
+            let handle = Handle { wakes };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
             Self { folder, runtime, updates, handle }
         }
@@ -560,6 +575,20 @@ mod tests {
     }
 
     #[test]
+    fn without_events_a_change_is_seen_by_looking() {
+        let prepare = |folder: &Path| {
+            fs::create_dir_all(folder.join("rules/b")).expect("makes");
+            fs::write(folder.join("rules/a.toml"), rules(&["a"])).expect("writes");
+        };
+        let mut watched = Watched::looking(Duration::from_millis(20), prepare, directory);
+        watched.expect(&["a"]);
+        watched.write("rules/b/b.toml", &rules(&["b"]));
+        watched.expect(&["a", "b"]);
+        watched.write("rules/a.toml", &rules(&["c"]));
+        watched.expect(&["b", "c"]);
+    }
+
+    #[test]
     fn a_bad_start_heals() {
         let mut watched = Watched::new(|_| {}, |folder| Source::File(folder.join("not/there/yet/rules.toml")));
         fs::create_dir_all(watched.path("not/there/yet")).expect("makes");
@@ -573,9 +602,7 @@ mod tests {
 
     fn provider(source: Source) -> (Provider, mpsc::Receiver<Update>) {
         let (updates, receiver) = mpsc::channel(16);
-        let provider =
-            Provider { source, log_template: false, updates, read: None, failure: None, has_served: false };
-        (provider, receiver)
+        (Provider::new(source, false, NEVER, updates), receiver)
     }
 
     #[test]
