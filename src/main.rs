@@ -1,1 +1,196 @@
-fn main() {}
+//! Start: read the configuration, choose the cores and what drives them, launch them, and hand over to control.
+//!
+//! Owns the order of the start and the exit code: 0 after a stop that was asked for, 1 for anything else.
+//! Read next: `control/mod.rs` (what runs from then on), `proxy/mod.rs` (what the cores do).
+
+mod demo;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write};
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use coreway::compile::settings::{self, Machine};
+use coreway::config::{self, Command, Global, LoadError, Loaded};
+use coreway::control::{self, CoreLink, Ended, Start};
+use coreway::proxy;
+use coreway::reactor::{self, Choice, Driver};
+use coreway::telemetry::log::{self, Log};
+use time::OffsetDateTime;
+use time::macros::format_description;
+use tracing::{error, info, warn};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let loaded = match load(&arguments) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            print(&error.standard_output().unwrap_or_default());
+            return complain(&error);
+        }
+    };
+    match &loaded.command {
+        Command::Run => serve(loaded, |_| ()),
+        Command::Help(text) => print(text),
+        Command::Version => print(&config::version::text()),
+        Command::Demo => demo::run(&arguments[1..]),
+        Command::HealthCheck => complain(&"the command healthcheck is not there yet"),
+        Command::StoreConfig => complain(&"the command storeconfig is not there yet"),
+        Command::Bug => complain(&"the command bug is not there yet"),
+    }
+}
+
+fn load(arguments: &[OsString]) -> Result<Loaded, LoadError> {
+    config::load(arguments, &|name| std::env::var(name).ok())
+}
+
+/// The whole life of a server. `is_listening` is called with the addresses of the entry points once they are open.
+fn serve(loaded: Loaded, is_listening: impl FnOnce(&[SocketAddr])) -> ExitCode {
+    let Loaded { global, file, diagnostics, .. } = loaded;
+    let log = match start_log(&global) {
+        Ok(log) => log,
+        Err(error) => return complain(&format!("Error preparing server: cannot start the log: {error}")),
+    };
+    if let Some(file) = &file {
+        info!("Using TOML configuration file {}", file.display());
+    }
+    info!("Coreway version {} starting", config::version::VERSION);
+    for diagnostic in diagnostics.into_iter().chain(config::unsupported(&global)) {
+        warn!("{diagnostic}");
+    }
+    let ended = run(global, file, log.clone(), is_listening);
+    let code = match ended {
+        Ok(Ended::Asked) => ExitCode::SUCCESS,
+        Ok(Ended::CoreLost) => ExitCode::FAILURE,
+        Err(error) => {
+            log.fatal(&format!("Error preparing server: {error}"));
+            ExitCode::FAILURE
+        }
+    };
+    log.flush();
+    code
+}
+
+fn run(
+    global: Global,
+    static_file: Option<PathBuf>,
+    log: Log,
+    is_listening: impl FnOnce(&[SocketAddr]),
+) -> Result<Ended, Failed> {
+    let machine = Machine { host_name: host_name(), ipv6: UdpSocket::bind("[::]:0").is_ok() };
+    let (settings, closed) = settings::settings(&global, &machine).map_err(|rejections| {
+        let lines: Vec<String> = rejections.iter().map(ToString::to_string).collect();
+        Failed(lines.join("; "))
+    })?;
+    control::log_rejections(&closed);
+    let settings = Arc::new(settings);
+
+    let driver = choose_driver(&global)?;
+    let cpus = config::cores::select(&global.reactor.cores, &reactor::cpus_allowed())
+        .map_err(|error| Failed(format!("{}: reactor.cores: {error}", global.reactor.place)))?;
+    match reactor::raise_file_limit() {
+        Ok(limit) => info!("At most {limit} files and connections can be open"),
+        Err(error) => warn!("Cannot raise the limit of open files: {error}"),
+    }
+
+    let (sender, reports) = crossbeam::channel::unbounded();
+    let launched = proxy::launch(&settings, &cpus, global.reactor.pin, driver, &sender).map_err(Failed::from)?;
+    drop(sender);
+    for (entry_point, address) in settings.entry_points.iter().zip(&launched.addresses) {
+        info!("Starting server on {address} (entry point {}, {} cores)", entry_point.name, cpus.len());
+    }
+    is_listening(&launched.addresses);
+
+    let cores =
+        launched.cores.into_iter().map(|core| CoreLink { mailbox: core.mailbox, thread: core.thread }).collect();
+    control::run(Start { global, settings, static_file, cores, reports, log }).map_err(Failed::from)
+}
+
+/// Why the server cannot run: one line for the log.
+struct Failed(String);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+fn start_log(global: &Global) -> io::Result<Log> {
+    let written = if global.log_level.is_empty() && global.debug { "DEBUG" } else { &*global.log_level };
+    let level = if written.is_empty() { Some(log::Level::Error) } else { log::Level::parse(written) };
+    let written_format = global.traefik_log.format.as_str();
+    let format = if written_format == "json" { log::Format::Json } else { log::Format::Common };
+    let file = Some(&global.traefik_log.file_path).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let mut options = log::Options { level: level.unwrap_or(log::Level::Error), format, file };
+    let installed = match log::install(&options) {
+        Err(problem) if options.file.is_some() => {
+            let path = options.file.take().unwrap_or_default();
+            let log = log::install(&options)?;
+            error!("Error while opening log file {}, logging to standard output: {problem}", path.display());
+            log
+        }
+        other => other?,
+    };
+    if level.is_none() {
+        error!("Error getting level: {written:?} is not one of debug, info, warn, error, fatal, panic; using error");
+    }
+    if !matches!(written_format, "" | "common" | "json") {
+        error!("Unknown traefikLog.format {written_format:?}, expected common or json; using common");
+    }
+    Ok(installed)
+}
+
+fn choose_driver(global: &Global) -> Result<Driver, Failed> {
+    let written = global.reactor.driver.as_str();
+    let choice = match written {
+        "" | "auto" => Choice::Auto,
+        "io_uring" => Choice::IoUring,
+        "epoll" => Choice::Epoll,
+        _ => {
+            let place = &global.reactor.place;
+            return Err(Failed(format!("{place}: reactor.driver: {written:?} is not one of auto, io_uring, epoll")));
+        }
+    };
+    let probe = reactor::probe(choice).map_err(|error| Failed(error.to_string()))?;
+    if let Some(reason) = &probe.fallback_reason {
+        // An error, so that it is seen with every log level that an operator is likely to choose.
+        error!("io_uring cannot be used here, falling back to epoll, which costs more for every request: {reason}");
+    }
+    info!("Cores run on {:?} {}", probe.driver, probe.ring_flags);
+    Ok(probe.driver)
+}
+
+/// The name of this machine, for `X-Forwarded-Server`.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
+}
+
+/// Writes to standard output. Nobody may be reading any more, which is no reason to fail.
+fn print(text: &str) -> ExitCode {
+    let mut output = io::stdout().lock();
+    let _ = output.write_all(text.as_bytes());
+    let _ = output.flush();
+    ExitCode::SUCCESS
+}
+
+/// What goes wrong before there is a log goes to standard error, in the way of Traefik.
+fn complain(message: &dyn fmt::Display) -> ExitCode {
+    let now = OffsetDateTime::now_local().unwrap_or_else(|_| OffsetDateTime::now_utc());
+    let format = format_description!("[year]/[month]/[day] [hour]:[minute]:[second]");
+    let _ = writeln!(io::stderr(), "{} {message}", now.format(format).unwrap_or_default());
+    ExitCode::FAILURE
+}

@@ -3,6 +3,8 @@
 //! Pure: no clock, no files, no sockets; the same input gives the same snapshot. Bad parts never stop good ones.
 //! Read next: `rule.rs`.
 
+pub mod settings;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;

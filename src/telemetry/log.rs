@@ -128,7 +128,11 @@ pub fn install(options: &Options) -> io::Result<Log> {
     Ok(log)
 }
 
-fn open(options: &Options) -> io::Result<Log> {
+/// Starts the writer of a log that nobody writes to yet.
+///
+/// # Errors
+/// The file or its directory cannot be made.
+pub fn open(options: &Options) -> io::Result<Log> {
     let offset = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
     let output = Output::open(options.file.as_deref())?;
     let (sender, receiver) = bounded(LINES_MAX);

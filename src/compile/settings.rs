@@ -1,0 +1,270 @@
+//! The static configuration becomes settings: entry points to bind, trust lists, time limits.
+//!
+//! Owns the choice which entry points may be opened at all: one that asks for something we cannot do, and that would be
+//! unsafe to leave out (TLS, authentication, white lists, redirects, the PROXY protocol), stays closed.
+//! Pure: what must be asked of the machine comes in as [`Machine`]. Read next: `settings.rs` at the root.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::{Rejection, Severity};
+use crate::config::{Global, Place, blocking_entry_point, entrypoint};
+use crate::settings::{EntryPoint, Settings, Timeouts, Trust};
+
+/// Idle connections kept for a server when `maxIdleConnsPerHost` is 0 (spec static-config 3).
+const UPSTREAM_IDLE_FALLBACK: usize = 2;
+
+/// What settings depend on besides the configuration.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub host_name: String,
+    /// Whether `:80` may mean both families. Without IPv6 it means all IPv4 addresses.
+    pub ipv6: bool,
+}
+
+/// Settings, and what was left out of them.
+///
+/// # Errors
+/// The process must not start: an address or trust list that cannot be read, or no entry point left that may be opened.
+pub fn settings(global: &Global, machine: &Machine) -> Result<(Settings, Vec<Rejection>), Vec<Rejection>> {
+    let mut fatal = Vec::new();
+    let mut closed = Vec::new();
+    let mut entry_points = Vec::new();
+    for (name, written) in &global.entry_points {
+        if let Some((place, why)) = blocking_entry_point(written) {
+            closed.push(rejection(&place, format!("entry point {name}: {why}")));
+            continue;
+        }
+        match entry_point(name, written, machine) {
+            Ok(entry_point) => entry_points.push(entry_point),
+            Err(rejections) => fatal.extend(rejections),
+        }
+    }
+    for (at, entry_point) in entry_points.iter().enumerate() {
+        let twin = entry_points[..at].iter().find(|other| other.address == entry_point.address);
+        if let Some(twin) = twin.filter(|twin| twin.address.port() != 0) {
+            let place = global.entry_points.get(&entry_point.name).map(|written| written.place.clone());
+            fatal.push(rejection(
+                &place.unwrap_or_default(),
+                format!("entry points {} and {} have the same address {}", twin.name, entry_point.name, twin.address),
+            ));
+        }
+    }
+    if !fatal.is_empty() {
+        return Err(fatal);
+    }
+    if entry_points.is_empty() {
+        closed.push(rejection(&Place::Default, "no entry point is left to open".to_owned()));
+        return Err(closed);
+    }
+    let settings = Settings {
+        entry_points,
+        timeouts: timeouts(global),
+        upstream_idle_max: match usize::try_from(global.max_idle_conns_per_host) {
+            Ok(0) => UPSTREAM_IDLE_FALLBACK,
+            Ok(most) => most,
+            Err(_) => 0,
+        },
+        retry_attempts: global
+            .retry
+            .as_ref()
+            .map(|retry| u32::try_from(retry.attempts.max(0)).unwrap_or(u32::MAX)),
+        host_name: machine.host_name.clone(),
+    };
+    Ok((settings, closed))
+}
+
+fn rejection(place: &Place, message: String) -> Rejection {
+    Rejection { place: place.clone(), severity: Severity::Error, message }
+}
+
+fn entry_point(name: &str, written: &entrypoint::EntryPoint, machine: &Machine) -> Result<EntryPoint, Vec<Rejection>> {
+    let mut rejections = Vec::new();
+    let address = address(&written.address, machine)
+        .map_err(|why| rejections.push(rejection(&written.place, format!("entry point {name}: {why}"))));
+    let forwarded_headers = match &written.forwarded_headers {
+        None => Trust::Everybody,
+        Some(trust) if trust.insecure => Trust::Everybody,
+        Some(trust) => {
+            let mut networks = Vec::with_capacity(trust.trusted_ips.len());
+            for text in &trust.trusted_ips {
+                match network(text) {
+                    Some(network) => networks.push(network),
+                    None => rejections.push(rejection(
+                        &trust.place,
+                        format!(
+                            "entry point {name}: forwardedHeaders.trustedIPs: {text:?} is neither an IP address nor a \
+                             network such as 10.0.0.0/8"
+                        ),
+                    )),
+                }
+            }
+            Trust::Networks(networks)
+        }
+    };
+    match address {
+        Ok(address) if rejections.is_empty() => Ok(EntryPoint { name: name.to_owned(), address, forwarded_headers }),
+        _ => Err(rejections),
+    }
+}
+
+/// `:80`, `127.0.0.1:80`, `[::1]:80` or `localhost:80`, as Go's `net.Listen` reads them.
+fn address(text: &str, machine: &Machine) -> Result<SocketAddr, String> {
+    let expected = "expected an address such as \":80\", \"127.0.0.1:80\" or \"[::1]:80\"";
+    if text.is_empty() {
+        return Err(format!("no address; {expected}"));
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(format!("address {text:?} has no port; {expected}"));
+    };
+    let port: u16 = match port {
+        "http" => 80,
+        "https" => 443,
+        digits if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            digits.parse().map_err(|_| format!("address {text:?}: the port must be at most 65535"))?
+        }
+        _ => return Err(format!("address {text:?} has a bad port; {expected}")),
+    };
+    let ip = match host {
+        "" if machine.ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        "" => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        bracketed if bracketed.starts_with('[') && bracketed.ends_with(']') => {
+            let inside = &bracketed[1..bracketed.len() - 1];
+            IpAddr::V6(inside.parse().map_err(|_| format!("address {text:?}: {inside:?} is not an IPv6 address"))?)
+        }
+        bare if bare.contains(':') => return Err(format!("address {text:?}: an IPv6 address needs brackets; {expected}")),
+        plain => IpAddr::V4(plain.parse().map_err(|_| {
+            format!("address {text:?}: {plain:?} is not an IP address of this machine, and host names are not looked up here")
+        })?),
+    };
+    Ok(SocketAddr::new(ip, port))
+}
+
+/// A network, or one address as a network of its own.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+fn timeouts(global: &Global) -> Timeouts {
+    let some = |duration: Duration| (!duration.is_zero()).then_some(duration);
+    let responding = &global.responding_timeouts;
+    Timeouts {
+        read: some(responding.read_timeout),
+        write: some(responding.write_timeout),
+        idle: some(responding.idle_timeout).or_else(|| some(responding.read_timeout)),
+        dial: some(global.forwarding_timeouts.dial_timeout),
+        response_header: some(global.forwarding_timeouts.response_header_timeout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: &str) {
+        let machine = Machine { host_name: "edge".to_owned(), ipv6: true };
+        let found = address(text, &machine).map_or_else(|why| format!("error: {why}"), |address| address.to_string());
+        assert!(found.starts_with(expected), "{text}: {found}");
+    }
+
+    #[test]
+    fn addresses() {
+        check(":80", "[::]:80");
+        check(":http", "[::]:80");
+        check("127.0.0.1:0", "127.0.0.1:0");
+        check("0.0.0.0:8080", "0.0.0.0:8080");
+        check("[::1]:443", "[::1]:443");
+        check("localhost:81", "127.0.0.1:81");
+        check("", "error: no address");
+        check("80", "error: address \"80\" has no port");
+        check(":", "error: address \":\" has a bad port");
+        check(":-1", "error: address \":-1\" has a bad port");
+        check(":65536", "error: address \":65536\": the port must be at most 65535");
+        check("::1:80", "error: address \"::1:80\": an IPv6 address needs brackets");
+        check("[::x]:80", "error: address \"[::x]:80\": \"::x\" is not an IPv6 address");
+        check("example.test:80", "error: address \"example.test:80\": \"example.test\" is not an IP address");
+    }
+
+    #[test]
+    fn without_ipv6_every_address_is_every_ipv4_address() {
+        let machine = Machine { host_name: String::new(), ipv6: false };
+        assert_eq!(address(":80", &machine).map(|address| address.to_string()), Ok("0.0.0.0:80".to_owned()));
+    }
+
+    fn global(entry_points: &[(&str, &str)]) -> Global {
+        let mut global = Global::default();
+        for (name, address) in entry_points {
+            let written = entrypoint::EntryPoint { address: (*address).to_owned(), ..Default::default() };
+            global.entry_points.insert((*name).to_owned(), written);
+        }
+        global
+    }
+
+    fn made(global: &Global) -> Result<(Settings, Vec<Rejection>), Vec<Rejection>> {
+        settings(global, &Machine { host_name: "edge".to_owned(), ipv6: true })
+    }
+
+    #[test]
+    fn an_entry_point_that_asks_for_what_we_lack_stays_closed() {
+        let mut global = global(&[("http", ":80"), ("https", ":443")]);
+        global.entry_points.get_mut("https").expect("it is there").tls = Some(entrypoint::Tls::default());
+        let (settings, closed) = made(&global).expect("http is left");
+        assert_eq!(settings.entry_points.iter().map(|entry_point| &*entry_point.name).collect::<Vec<_>>(), ["http"]);
+        assert_eq!(closed.len(), 1);
+        assert!(closed[0].message.contains("entry point https: `tls`"), "{}", closed[0].message);
+        global.entry_points.remove("http");
+        let fatal = made(&global).expect_err("none is left");
+        assert_eq!(fatal.last().map(|last| &*last.message), Some("no entry point is left to open"));
+    }
+
+    #[test]
+    fn two_entry_points_cannot_share_an_address() {
+        assert!(made(&global(&[("a", ":80"), ("b", ":81"), ("c", "127.0.0.1:80")])).is_ok());
+        assert!(made(&global(&[("a", "127.0.0.1:0"), ("b", "127.0.0.1:0")])).is_ok(), "port 0 is a new port each time");
+        let fatal = made(&global(&[("a", ":80"), ("b", ":80")])).expect_err("refused");
+        assert_eq!(fatal[0].message, "entry points a and b have the same address [::]:80");
+    }
+
+    #[test]
+    fn zero_means_what_the_option_says() {
+        let mut global = global(&[("a", ":80")]);
+        global.responding_timeouts.read_timeout = Duration::from_secs(7);
+        global.responding_timeouts.idle_timeout = Duration::ZERO;
+        global.responding_timeouts.write_timeout = Duration::ZERO;
+        global.forwarding_timeouts.dial_timeout = Duration::ZERO;
+        global.max_idle_conns_per_host = 0;
+        let (settings, _) = made(&global).expect("good");
+        assert_eq!(settings.timeouts.idle, Some(Duration::from_secs(7)), "idleTimeout 0 is readTimeout");
+        assert_eq!((settings.timeouts.write, settings.timeouts.dial), (None, None));
+        assert_eq!(settings.upstream_idle_max, 2);
+        assert_eq!(settings.retry_attempts, None);
+        assert_eq!(settings.host_name, "edge");
+    }
+
+    #[test]
+    fn absent_trusts_everybody_and_present_only_whom_it_names() {
+        let mut global = global(&[("a", ":80")]);
+        let trust = |global: &Global| made(global).map(|(settings, _)| settings.entry_points[0].forwarded_headers.clone());
+        assert!(matches!(trust(&global), Ok(Trust::Everybody)));
+        let entry_point = global.entry_points.get_mut("a").expect("it is there");
+        entry_point.forwarded_headers = Some(entrypoint::Trust::default());
+        assert!(matches!(trust(&global), Ok(Trust::Networks(networks)) if networks.is_empty()));
+        let trusted_ips = vec!["10.0.0.0/8".to_owned(), "nonsense".to_owned()];
+        let entry_point = global.entry_points.get_mut("a").expect("it is there");
+        entry_point.forwarded_headers = Some(entrypoint::Trust { trusted_ips, ..Default::default() });
+        let fatal = trust(&global).expect_err("refused");
+        assert!(fatal[0].message.contains("\"nonsense\" is neither"), "{}", fatal[0].message);
+    }
+
+    #[test]
+    fn trust_takes_networks_and_single_addresses() {
+        assert_eq!(network("10.0.0.0/8").map(|net| net.to_string()).as_deref(), Some("10.0.0.0/8"));
+        assert_eq!(network("10.1.2.3").map(|net| net.to_string()).as_deref(), Some("10.1.2.3/32"));
+        assert_eq!(network("::1").map(|net| net.to_string()).as_deref(), Some("::1/128"));
+        assert_eq!(network("10.0.0.0/33"), None);
+        assert_eq!(network("somewhere"), None);
+    }
+}

@@ -1,0 +1,33 @@
+//! Limits of the process as a whole.
+//!
+//! Never changes what belongs to a core. Read next: `affinity.rs`.
+
+use std::io;
+
+/// Raises the number of file descriptors this process may open to the highest it may give itself, and returns it.
+///
+/// # Errors
+/// The kernel refuses; the limit stays as it was.
+pub fn raise_file_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit(2) writes one `rlimit` through the pointer, which is to a live one of ours, and keeps nothing.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: setrlimit(2) reads one `rlimit` through the pointer, which is to a live one of ours, and keeps nothing.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(limit.rlim_cur)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_limit_is_the_highest_allowed() {
+        let limit = super::raise_file_limit().expect("raising to what is allowed is allowed");
+        assert!(limit >= 64, "{limit}");
+        assert_eq!(super::raise_file_limit().ok(), Some(limit));
+    }
+}
