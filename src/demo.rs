@@ -118,15 +118,19 @@ Ctrl-C ends the demo and removes its folder.
 fn backend(name: &'static str) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
-    thread::Builder::new().name(format!("backend {name}")).spawn(move || {
-        for client in listener.incoming().flatten() {
-            let conversation = move || {
-                // A client that leaves or talks nonsense ends its own conversation only.
-                let _ = converse(name, address, &client);
-            };
-            let _ = thread::Builder::new().name(format!("client of {name}")).spawn(conversation);
-        }
-    })?;
+    thread::Builder::new()
+        .name(format!("backend {name}"))
+        .spawn(move || {
+            for client in listener.incoming().flatten() {
+                let conversation = move || {
+                    // A client that leaves or talks nonsense ends its own conversation only.
+                    let _ = converse(name, address, &client);
+                };
+                let _ = thread::Builder::new()
+                    .name(format!("client of {name}"))
+                    .spawn(conversation);
+            }
+        })?;
     Ok(address)
 }
 
@@ -137,11 +141,17 @@ fn converse(name: &str, address: SocketAddr, client: &TcpStream) -> io::Result<(
     let mut reader = BufReader::new(client);
     while let Some(head) = head(&mut reader)? {
         skip_body(&mut reader, &head)?;
-        let mut body = format!("Backend: {name}\nHostname: {name}\nIP: {}\nRemoteAddr: {peer}\n", address.ip());
+        let mut body = format!(
+            "Backend: {name}\nHostname: {name}\nIP: {}\nRemoteAddr: {peer}\n",
+            address.ip()
+        );
         for line in &head {
             let _ = writeln!(body, "{line}");
         }
-        let method = head.first().and_then(|line| line.split(' ').next()).unwrap_or_default();
+        let method = head
+            .first()
+            .and_then(|line| line.split(' ').next())
+            .unwrap_or_default();
         let sent = if method == "HEAD" { "" } else { &body };
         let answer = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\r\n{sent}",
@@ -175,7 +185,10 @@ fn head(reader: &mut impl BufRead) -> io::Result<Option<Vec<String>>> {
 
 fn field<'a>(head: &'a [String], name: &str) -> Option<&'a str> {
     let fields = head.iter().filter_map(|line| line.split_once(':'));
-    fields.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    fields
+        .into_iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim())
 }
 
 fn skip_body(reader: &mut impl BufRead, head: &[String]) -> io::Result<()> {
@@ -191,7 +204,9 @@ fn skip_body(reader: &mut impl BufRead, head: &[String]) -> io::Result<()> {
             }
         }
     }
-    let length = field(head, "content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
+    let length = field(head, "content-length")
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(0);
     io::copy(&mut reader.take(length), &mut io::sink()).map(drop)
 }
 
@@ -207,9 +222,16 @@ mod tests {
                         3\r\nabc\r\n0\r\n\r\nGET /c HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         client.write_all(requests.as_bytes()).expect("sends");
         let mut answers = String::new();
-        client.read_to_string(&mut answers).expect("the last answer closes");
+        client
+            .read_to_string(&mut answers)
+            .expect("the last answer closes");
         assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3, "{answers}");
-        for line in ["Backend: one\n", "GET /a HTTP/1.1\n", "POST /b HTTP/1.1\n", "GET /c HTTP/1.1\n"] {
+        for line in [
+            "Backend: one\n",
+            "GET /a HTTP/1.1\n",
+            "POST /b HTTP/1.1\n",
+            "GET /c HTTP/1.1\n",
+        ] {
             assert!(answers.contains(line), "{line} in {answers}");
         }
     }
@@ -217,7 +239,8 @@ mod tests {
     #[test]
     fn the_rule_file_can_be_read() {
         let rules = rule_file(&[ADDRESS, ADDRESS]);
-        let (dynamic, diagnostics) = coreway::config::dynamic_from_toml("rules.toml", &rules).expect("valid");
+        let (dynamic, diagnostics) =
+            coreway::config::dynamic_from_toml("rules.toml", &rules).expect("valid");
         assert_eq!((dynamic.backends.len(), dynamic.frontends.len()), (2, 2));
         assert!(diagnostics.is_empty(), "{diagnostics:?}");
     }

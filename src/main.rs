@@ -52,10 +52,19 @@ fn load(arguments: &[OsString]) -> Result<Loaded, LoadError> {
 
 /// The whole life of a server. `is_listening` is called with the addresses of the entry points once they are open.
 fn serve(loaded: Loaded, is_listening: impl FnOnce(&[SocketAddr])) -> ExitCode {
-    let Loaded { global, file, diagnostics, .. } = loaded;
+    let Loaded {
+        global,
+        file,
+        diagnostics,
+        ..
+    } = loaded;
     let log = match start_log(&global) {
         Ok(log) => log,
-        Err(error) => return complain(&format!("Error preparing server: cannot start the log: {error}")),
+        Err(error) => {
+            return complain(&format!(
+                "Error preparing server: cannot start the log: {error}"
+            ));
+        }
     };
     if let Some(file) = &file {
         info!("Using TOML configuration file {}", file.display());
@@ -83,7 +92,10 @@ fn run(
     log: Log,
     is_listening: impl FnOnce(&[SocketAddr]),
 ) -> Result<Ended, Failed> {
-    let machine = Machine { host_name: host_name(), ipv6: UdpSocket::bind("[::]:0").is_ok() };
+    let machine = Machine {
+        host_name: host_name(),
+        ipv6: UdpSocket::bind("[::]:0").is_ok(),
+    };
     let (settings, closed) = settings::settings(&global, &machine).map_err(|rejections| {
         let lines: Vec<String> = rejections.iter().map(ToString::to_string).collect();
         Failed(lines.join("; "))
@@ -100,16 +112,35 @@ fn run(
     }
 
     let (sender, reports) = crossbeam::channel::unbounded();
-    let launched = proxy::launch(&settings, &cpus, global.reactor.pin, driver, &sender).map_err(Failed::from)?;
+    let launched = proxy::launch(&settings, &cpus, global.reactor.pin, driver, &sender)
+        .map_err(Failed::from)?;
     drop(sender);
     for (entry_point, address) in settings.entry_points.iter().zip(&launched.addresses) {
-        info!("Starting server on {address} (entry point {}, {} cores)", entry_point.name, cpus.len());
+        info!(
+            "Starting server on {address} (entry point {}, {} cores)",
+            entry_point.name,
+            cpus.len()
+        );
     }
     is_listening(&launched.addresses);
 
-    let cores =
-        launched.cores.into_iter().map(|core| CoreLink { mailbox: core.mailbox, thread: core.thread }).collect();
-    control::run(Start { global, settings, static_file, cores, reports, log }).map_err(Failed::from)
+    let cores = launched
+        .cores
+        .into_iter()
+        .map(|core| CoreLink {
+            mailbox: core.mailbox,
+            thread: core.thread,
+        })
+        .collect();
+    control::run(Start {
+        global,
+        settings,
+        static_file,
+        cores,
+        reports,
+        log,
+    })
+    .map_err(Failed::from)
 }
 
 /// Why the server cannot run: one line for the log.
@@ -128,26 +159,51 @@ impl<E: std::error::Error> From<E> for Failed {
 }
 
 fn start_log(global: &Global) -> io::Result<Log> {
-    let written = if global.log_level.is_empty() && global.debug { "DEBUG" } else { &*global.log_level };
-    let level = if written.is_empty() { Some(log::Level::Error) } else { log::Level::parse(written) };
+    let written = if global.log_level.is_empty() && global.debug {
+        "DEBUG"
+    } else {
+        &*global.log_level
+    };
+    let level = if written.is_empty() {
+        Some(log::Level::Error)
+    } else {
+        log::Level::parse(written)
+    };
     let written_format = global.traefik_log.format.as_str();
-    let format = if written_format == "json" { log::Format::Json } else { log::Format::Common };
-    let file = Some(&global.traefik_log.file_path).filter(|path| !path.is_empty()).map(PathBuf::from);
-    let mut options = log::Options { level: level.unwrap_or(log::Level::Error), format, file };
+    let format = if written_format == "json" {
+        log::Format::Json
+    } else {
+        log::Format::Common
+    };
+    let file = Some(&global.traefik_log.file_path)
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from);
+    let mut options = log::Options {
+        level: level.unwrap_or(log::Level::Error),
+        format,
+        file,
+    };
     let installed = match log::install(&options) {
         Err(problem) if options.file.is_some() => {
             let path = options.file.take().unwrap_or_default();
             let log = log::install(&options)?;
-            error!("Error while opening log file {}, logging to standard output: {problem}", path.display());
+            error!(
+                "Error while opening log file {}, logging to standard output: {problem}",
+                path.display()
+            );
             log
         }
         other => other?,
     };
     if level.is_none() {
-        error!("Error getting level: {written:?} is not one of debug, info, warn, error, fatal, panic; using error");
+        error!(
+            "Error getting level: {written:?} is not one of debug, info, warn, error, fatal, panic; using error"
+        );
     }
     if !matches!(written_format, "" | "common" | "json") {
-        error!("Unknown traefikLog.format {written_format:?}, expected common or json; using common");
+        error!(
+            "Unknown traefikLog.format {written_format:?}, expected common or json; using common"
+        );
     }
     Ok(installed)
 }
@@ -160,13 +216,17 @@ fn choose_driver(global: &Global) -> Result<Driver, Failed> {
         "epoll" => Choice::Epoll,
         _ => {
             let place = &global.reactor.place;
-            return Err(Failed(format!("{place}: reactor.driver: {written:?} is not one of auto, io_uring, epoll")));
+            return Err(Failed(format!(
+                "{place}: reactor.driver: {written:?} is not one of auto, io_uring, epoll"
+            )));
         }
     };
     let probe = reactor::probe(choice).map_err(|error| Failed(error.to_string()))?;
     if let Some(reason) = &probe.fallback_reason {
         // An error, so that it is seen with every log level that an operator is likely to choose.
-        error!("io_uring cannot be used here, falling back to epoll, which costs more for every request: {reason}");
+        error!(
+            "io_uring cannot be used here, falling back to epoll, which costs more for every request: {reason}"
+        );
     }
     info!("Cores run on {:?} {}", probe.driver, probe.ring_flags);
     Ok(probe.driver)
@@ -176,7 +236,11 @@ fn choose_driver(global: &Global) -> Result<Driver, Failed> {
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
-    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
+    if name.is_empty() {
+        "localhost".to_owned()
+    } else {
+        name.to_owned()
+    }
 }
 
 /// Writes to standard output. Nobody may be reading any more, which is no reason to fail.
@@ -191,6 +255,10 @@ fn print(text: &str) -> ExitCode {
 fn complain(message: &dyn fmt::Display) -> ExitCode {
     let now = OffsetDateTime::now_local().unwrap_or_else(|_| OffsetDateTime::now_utc());
     let format = format_description!("[year]/[month]/[day] [hour]:[minute]:[second]");
-    let _ = writeln!(io::stderr(), "{} {message}", now.format(format).unwrap_or_default());
+    let _ = writeln!(
+        io::stderr(),
+        "{} {message}",
+        now.format(format).unwrap_or_default()
+    );
     ExitCode::FAILURE
 }

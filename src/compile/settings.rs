@@ -28,7 +28,10 @@ pub struct Machine {
 ///
 /// # Errors
 /// The process must not start: an address or trust list that cannot be read, or no entry point left that may be opened.
-pub fn settings(global: &Global, machine: &Machine) -> Result<(Settings, Vec<Rejection>), Vec<Rejection>> {
+pub fn settings(
+    global: &Global,
+    machine: &Machine,
+) -> Result<(Settings, Vec<Rejection>), Vec<Rejection>> {
     let mut fatal = Vec::new();
     let mut closed = Vec::new();
     let mut entry_points = Vec::new();
@@ -43,12 +46,20 @@ pub fn settings(global: &Global, machine: &Machine) -> Result<(Settings, Vec<Rej
         }
     }
     for (at, entry_point) in entry_points.iter().enumerate() {
-        let twin = entry_points[..at].iter().find(|other| other.address == entry_point.address);
+        let twin = entry_points[..at]
+            .iter()
+            .find(|other| other.address == entry_point.address);
         if let Some(twin) = twin.filter(|twin| twin.address.port() != 0) {
-            let place = global.entry_points.get(&entry_point.name).map(|written| written.place.clone());
+            let place = global
+                .entry_points
+                .get(&entry_point.name)
+                .map(|written| written.place.clone());
             fatal.push(rejection(
                 &place.unwrap_or_default(),
-                format!("entry points {} and {} have the same address {}", twin.name, entry_point.name, twin.address),
+                format!(
+                    "entry points {} and {} have the same address {}",
+                    twin.name, entry_point.name, twin.address
+                ),
             ));
         }
     }
@@ -56,7 +67,10 @@ pub fn settings(global: &Global, machine: &Machine) -> Result<(Settings, Vec<Rej
         return Err(fatal);
     }
     if entry_points.is_empty() {
-        closed.push(rejection(&Place::Default, "no entry point is left to open".to_owned()));
+        closed.push(rejection(
+            &Place::Default,
+            "no entry point is left to open".to_owned(),
+        ));
         return Err(closed);
     }
     let settings = Settings {
@@ -77,13 +91,25 @@ pub fn settings(global: &Global, machine: &Machine) -> Result<(Settings, Vec<Rej
 }
 
 fn rejection(place: &Place, message: String) -> Rejection {
-    Rejection { place: place.clone(), severity: Severity::Error, message }
+    Rejection {
+        place: place.clone(),
+        severity: Severity::Error,
+        message,
+    }
 }
 
-fn entry_point(name: &str, written: &entrypoint::EntryPoint, machine: &Machine) -> Result<EntryPoint, Vec<Rejection>> {
+fn entry_point(
+    name: &str,
+    written: &entrypoint::EntryPoint,
+    machine: &Machine,
+) -> Result<EntryPoint, Vec<Rejection>> {
     let mut rejections = Vec::new();
-    let address = address(&written.address, machine)
-        .map_err(|why| rejections.push(rejection(&written.place, format!("entry point {name}: {why}"))));
+    let address = address(&written.address, machine).map_err(|why| {
+        rejections.push(rejection(
+            &written.place,
+            format!("entry point {name}: {why}"),
+        ))
+    });
     let forwarded_headers = match &written.forwarded_headers {
         None => Trust::Everybody,
         Some(trust) if trust.insecure => Trust::Everybody,
@@ -105,7 +131,11 @@ fn entry_point(name: &str, written: &entrypoint::EntryPoint, machine: &Machine) 
         }
     };
     match address {
-        Ok(address) if rejections.is_empty() => Ok(EntryPoint { name: name.to_owned(), address, forwarded_headers }),
+        Ok(address) if rejections.is_empty() => Ok(EntryPoint {
+            name: name.to_owned(),
+            address,
+            forwarded_headers,
+        }),
         _ => Err(rejections),
     }
 }
@@ -122,9 +152,9 @@ fn address(text: &str, machine: &Machine) -> Result<SocketAddr, String> {
     let port: u16 = match port {
         "http" => 80,
         "https" => 443,
-        digits if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            digits.parse().map_err(|_| format!("address {text:?}: the port must be at most 65535"))?
-        }
+        digits if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => digits
+            .parse()
+            .map_err(|_| format!("address {text:?}: the port must be at most 65535"))?,
         _ => return Err(format!("address {text:?} has a bad port; {expected}")),
     };
     let ip = match host {
@@ -145,7 +175,9 @@ fn address(text: &str, machine: &Machine) -> Result<SocketAddr, String> {
 
 /// A network, or one address as a network of its own.
 fn network(text: &str) -> Option<IpNet> {
-    text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    text.parse::<IpNet>()
+        .ok()
+        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 fn timeouts(global: &Global) -> Timeouts {
@@ -165,8 +197,12 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: &str) {
-        let machine = Machine { host_name: "edge".to_owned(), ipv6: true };
-        let found = address(text, &machine).map_or_else(|why| format!("error: {why}"), |address| address.to_string());
+        let machine = Machine {
+            host_name: "edge".to_owned(),
+            ipv6: true,
+        };
+        let found = address(text, &machine)
+            .map_or_else(|why| format!("error: {why}"), |address| address.to_string());
         assert!(found.starts_with(expected), "{text}: {found}");
     }
 
@@ -182,50 +218,108 @@ mod tests {
         check("80", "error: address \"80\" has no port");
         check(":", "error: address \":\" has a bad port");
         check(":-1", "error: address \":-1\" has a bad port");
-        check(":65536", "error: address \":65536\": the port must be at most 65535");
-        check("::1:80", "error: address \"::1:80\": an IPv6 address needs brackets");
-        check("[::x]:80", "error: address \"[::x]:80\": \"::x\" is not an IPv6 address");
-        check("example.test:80", "error: address \"example.test:80\": \"example.test\" is not an IP address");
+        check(
+            ":65536",
+            "error: address \":65536\": the port must be at most 65535",
+        );
+        check(
+            "::1:80",
+            "error: address \"::1:80\": an IPv6 address needs brackets",
+        );
+        check(
+            "[::x]:80",
+            "error: address \"[::x]:80\": \"::x\" is not an IPv6 address",
+        );
+        check(
+            "example.test:80",
+            "error: address \"example.test:80\": \"example.test\" is not an IP address",
+        );
     }
 
     #[test]
     fn without_ipv6_every_address_is_every_ipv4_address() {
-        let machine = Machine { host_name: String::new(), ipv6: false };
-        assert_eq!(address(":80", &machine).map(|address| address.to_string()), Ok("0.0.0.0:80".to_owned()));
+        let machine = Machine {
+            host_name: String::new(),
+            ipv6: false,
+        };
+        assert_eq!(
+            address(":80", &machine).map(|address| address.to_string()),
+            Ok("0.0.0.0:80".to_owned())
+        );
     }
 
     fn global(entry_points: &[(&str, &str)]) -> Global {
         let mut global = Global::default();
         for (name, address) in entry_points {
-            let written = entrypoint::EntryPoint { address: (*address).to_owned(), ..Default::default() };
+            let written = entrypoint::EntryPoint {
+                address: (*address).to_owned(),
+                ..Default::default()
+            };
             global.entry_points.insert((*name).to_owned(), written);
         }
         global
     }
 
     fn made(global: &Global) -> Result<(Settings, Vec<Rejection>), Vec<Rejection>> {
-        settings(global, &Machine { host_name: "edge".to_owned(), ipv6: true })
+        settings(
+            global,
+            &Machine {
+                host_name: "edge".to_owned(),
+                ipv6: true,
+            },
+        )
     }
 
     #[test]
     fn an_entry_point_that_asks_for_what_we_lack_stays_closed() {
         let mut global = global(&[("http", ":80"), ("https", ":443")]);
-        global.entry_points.get_mut("https").expect("it is there").tls = Some(entrypoint::Tls::default());
+        global
+            .entry_points
+            .get_mut("https")
+            .expect("it is there")
+            .tls = Some(entrypoint::Tls::default());
         let (settings, closed) = made(&global).expect("http is left");
-        assert_eq!(settings.entry_points.iter().map(|entry_point| &*entry_point.name).collect::<Vec<_>>(), ["http"]);
+        assert_eq!(
+            settings
+                .entry_points
+                .iter()
+                .map(|entry_point| &*entry_point.name)
+                .collect::<Vec<_>>(),
+            ["http"]
+        );
         assert_eq!(closed.len(), 1);
-        assert!(closed[0].message.contains("entry point https: `tls`"), "{}", closed[0].message);
+        assert!(
+            closed[0].message.contains("entry point https: `tls`"),
+            "{}",
+            closed[0].message
+        );
         global.entry_points.remove("http");
         let fatal = made(&global).expect_err("none is left");
-        assert_eq!(fatal.last().map(|last| &*last.message), Some("no entry point is left to open"));
+        assert_eq!(
+            fatal.last().map(|last| &*last.message),
+            Some("no entry point is left to open")
+        );
     }
 
     #[test]
     fn two_entry_points_cannot_share_an_address() {
-        assert!(made(&global(&[("a", ":80"), ("b", ":81"), ("c", "127.0.0.1:80")])).is_ok());
-        assert!(made(&global(&[("a", "127.0.0.1:0"), ("b", "127.0.0.1:0")])).is_ok(), "port 0 is a new port each time");
+        assert!(
+            made(&global(&[
+                ("a", ":80"),
+                ("b", ":81"),
+                ("c", "127.0.0.1:80")
+            ]))
+            .is_ok()
+        );
+        assert!(
+            made(&global(&[("a", "127.0.0.1:0"), ("b", "127.0.0.1:0")])).is_ok(),
+            "port 0 is a new port each time"
+        );
         let fatal = made(&global(&[("a", ":80"), ("b", ":80")])).expect_err("refused");
-        assert_eq!(fatal[0].message, "entry points a and b have the same address [::]:80");
+        assert_eq!(
+            fatal[0].message,
+            "entry points a and b have the same address [::]:80"
+        );
     }
 
     #[test]
@@ -237,8 +331,15 @@ mod tests {
         global.forwarding_timeouts.dial_timeout = Duration::ZERO;
         global.max_idle_conns_per_host = 0;
         let (settings, _) = made(&global).expect("good");
-        assert_eq!(settings.timeouts.idle, Some(Duration::from_secs(7)), "idleTimeout 0 is readTimeout");
-        assert_eq!((settings.timeouts.write, settings.timeouts.dial), (None, None));
+        assert_eq!(
+            settings.timeouts.idle,
+            Some(Duration::from_secs(7)),
+            "idleTimeout 0 is readTimeout"
+        );
+        assert_eq!(
+            (settings.timeouts.write, settings.timeouts.dial),
+            (None, None)
+        );
         assert_eq!(settings.upstream_idle_max, 2);
         assert_eq!(settings.retry_attempts, None);
         assert_eq!(settings.host_name, "edge");
@@ -247,23 +348,41 @@ mod tests {
     #[test]
     fn absent_trusts_everybody_and_present_only_whom_it_names() {
         let mut global = global(&[("a", ":80")]);
-        let trust = |global: &Global| made(global).map(|(settings, _)| settings.entry_points[0].forwarded_headers.clone());
+        let trust = |global: &Global| {
+            made(global).map(|(settings, _)| settings.entry_points[0].forwarded_headers.clone())
+        };
         assert!(matches!(trust(&global), Ok(Trust::Everybody)));
         let entry_point = global.entry_points.get_mut("a").expect("it is there");
         entry_point.forwarded_headers = Some(entrypoint::Trust::default());
         assert!(matches!(trust(&global), Ok(Trust::Networks(networks)) if networks.is_empty()));
         let trusted_ips = vec!["10.0.0.0/8".to_owned(), "nonsense".to_owned()];
         let entry_point = global.entry_points.get_mut("a").expect("it is there");
-        entry_point.forwarded_headers = Some(entrypoint::Trust { trusted_ips, ..Default::default() });
+        entry_point.forwarded_headers = Some(entrypoint::Trust {
+            trusted_ips,
+            ..Default::default()
+        });
         let fatal = trust(&global).expect_err("refused");
-        assert!(fatal[0].message.contains("\"nonsense\" is neither"), "{}", fatal[0].message);
+        assert!(
+            fatal[0].message.contains("\"nonsense\" is neither"),
+            "{}",
+            fatal[0].message
+        );
     }
 
     #[test]
     fn trust_takes_networks_and_single_addresses() {
-        assert_eq!(network("10.0.0.0/8").map(|net| net.to_string()).as_deref(), Some("10.0.0.0/8"));
-        assert_eq!(network("10.1.2.3").map(|net| net.to_string()).as_deref(), Some("10.1.2.3/32"));
-        assert_eq!(network("::1").map(|net| net.to_string()).as_deref(), Some("::1/128"));
+        assert_eq!(
+            network("10.0.0.0/8").map(|net| net.to_string()).as_deref(),
+            Some("10.0.0.0/8")
+        );
+        assert_eq!(
+            network("10.1.2.3").map(|net| net.to_string()).as_deref(),
+            Some("10.1.2.3/32")
+        );
+        assert_eq!(
+            network("::1").map(|net| net.to_string()).as_deref(),
+            Some("::1/128")
+        );
         assert_eq!(network("10.0.0.0/33"), None);
         assert_eq!(network("somewhere"), None);
     }

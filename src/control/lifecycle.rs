@@ -83,7 +83,10 @@ pub async fn stop(
     info!("I have to go...");
     notify("STOPPING=1");
     if !life_cycle.request_accept_grace_timeout.is_zero() {
-        info!("Waiting {:?} for incoming requests to cease", life_cycle.request_accept_grace_timeout);
+        info!(
+            "Waiting {:?} for incoming requests to cease",
+            life_cycle.request_accept_grace_timeout
+        );
         tokio::select! {
             () = tokio::time::sleep(life_cycle.request_accept_grace_timeout) => {}
             () = signals.stop() => info!("A second signal: not waiting any longer"),
@@ -126,7 +129,8 @@ async fn drained(
 ) {
     let mut is_drained = vec![false; cores.len()];
     loop {
-        let is_done = |(core, &is_drained): (&CoreLink, &bool)| is_drained || core.thread.is_finished();
+        let is_done =
+            |(core, &is_drained): (&CoreLink, &bool)| is_drained || core.thread.is_finished();
         if cores.iter().zip(&is_drained).all(is_done) {
             return;
         }
@@ -143,7 +147,9 @@ async fn drained(
 
 /// Tells systemd about us, if it asked to be told (`NOTIFY_SOCKET`, see sd_notify(3)).
 pub fn notify(state: &str) {
-    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
     if let Err(error) = send(&socket, state) {
         debug!("Cannot tell systemd {state}: {error}");
     }

@@ -82,7 +82,9 @@ pub enum Heard {
 /// # Errors
 /// The runtime, the signal handlers or a thread cannot be made.
 pub fn run(start: Start) -> io::Result<Ended> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let ended = runtime.block_on(serve(start));
     // A name server that does not answer must not hold the exit.
     runtime.shutdown_background();
@@ -90,7 +92,14 @@ pub fn run(start: Start) -> io::Result<Ended> {
 }
 
 async fn serve(start: Start) -> io::Result<Ended> {
-    let Start { global, settings, static_file, cores, reports, log } = start;
+    let Start {
+        global,
+        settings,
+        static_file,
+        cores,
+        reports,
+        log,
+    } = start;
     let mut signals = Signals::new()?;
     let mut heard = listen(reports)?;
     let (updates, mut updated) = mpsc::channel(UPDATES_MAX);
@@ -129,7 +138,14 @@ async fn serve(start: Start) -> io::Result<Ended> {
             }
         }
     };
-    lifecycle::stop(cores, &mut control.publisher, &mut heard, &mut signals, &global.life_cycle).await;
+    lifecycle::stop(
+        cores,
+        &mut control.publisher,
+        &mut heard,
+        &mut signals,
+        &global.life_cycle,
+    )
+    .await;
     info!("Shutting down");
     Ok(ended)
 }
@@ -139,7 +155,9 @@ fn start_file(
     static_file: Option<PathBuf>,
     updates: mpsc::Sender<Update>,
 ) -> io::Result<Option<file::Handle>> {
-    let Some(options) = &global.file else { return Ok(None) };
+    let Some(options) = &global.file else {
+        return Ok(None);
+    };
     let Some(source) = file::Source::select(options, static_file.as_deref()) else {
         error!("Error using file configuration backend, no filename defined");
         return Ok(None);
@@ -153,22 +171,24 @@ fn start_file(
 fn listen(reports: Receiver<Report>) -> io::Result<mpsc::UnboundedReceiver<Heard>> {
     // Holds a few words for each published snapshot.
     let (sender, heard) = mpsc::unbounded_channel();
-    thread::Builder::new().name("reports".to_owned()).spawn(move || {
-        for report in reports {
-            let said = match report {
-                Report::Serving { core, generation } => Heard::Serving { core, generation },
-                Report::Drained { core } => Heard::Drained { core },
-                Report::Retired(snapshot) => {
-                    let generation = snapshot.generation;
-                    drop(snapshot);
-                    Heard::Retired { generation }
+    thread::Builder::new()
+        .name("reports".to_owned())
+        .spawn(move || {
+            for report in reports {
+                let said = match report {
+                    Report::Serving { core, generation } => Heard::Serving { core, generation },
+                    Report::Drained { core } => Heard::Drained { core },
+                    Report::Retired(snapshot) => {
+                        let generation = snapshot.generation;
+                        drop(snapshot);
+                        Heard::Retired { generation }
+                    }
+                };
+                if sender.send(said).is_err() {
+                    return;
                 }
-            };
-            if sender.send(said).is_err() {
-                return;
             }
-        }
-    })?;
+        })?;
     Ok(heard)
 }
 
@@ -189,10 +209,19 @@ struct Control {
 
 impl Control {
     fn new(global: &Global, settings: &Settings, cores: &[CoreLink]) -> Self {
-        let written = |name: &String| global.entry_points.get(name).map(|written| written.address.clone());
+        let written = |name: &String| {
+            global
+                .entry_points
+                .get(name)
+                .map(|written| written.address.clone())
+        };
         Self {
             world: World {
-                entry_points: settings.entry_points.iter().map(|entry_point| entry_point.name.clone()).collect(),
+                entry_points: settings
+                    .entry_points
+                    .iter()
+                    .map(|entry_point| entry_point.name.clone())
+                    .collect(),
                 default_entry_points: global.default_entry_points.clone(),
                 keep_trailing_slash: global.keep_trailing_slash,
                 allow_min_weight_zero: global.allow_min_weight_zero,
@@ -200,7 +229,11 @@ impl Control {
                 cores: cores.len(),
             },
             memory: Memory::default(),
-            addresses: settings.entry_points.iter().filter_map(|entry_point| written(&entry_point.name)).collect(),
+            addresses: settings
+                .entry_points
+                .iter()
+                .filter_map(|entry_point| written(&entry_point.name))
+                .collect(),
             pause: global.providers_throttle_duration,
             throttles: BTreeMap::new(),
             merged: Merged::default(),
@@ -212,16 +245,26 @@ impl Control {
 
     fn gather(&mut self, update: Update) {
         let pause = self.pause;
-        let throttle = self.throttles.entry(update.provider).or_insert_with(|| Throttle::new(pause));
+        let throttle = self
+            .throttles
+            .entry(update.provider)
+            .or_insert_with(|| Throttle::new(pause));
         if throttle.offer(Arc::new(update.dynamic)) == Offer::Same {
-            debug!("Skipping same configuration for provider {}", update.provider);
+            debug!(
+                "Skipping same configuration for provider {}",
+                update.provider
+            );
         }
     }
 
     /// When something is to be done that no message announces.
     fn due(&self) -> Option<Instant> {
         let now = Instant::now();
-        self.throttles.values().filter_map(|throttle| throttle.due(now)).chain(self.names_until).min()
+        self.throttles
+            .values()
+            .filter_map(|throttle| throttle.due(now))
+            .chain(self.names_until)
+            .min()
     }
 
     fn take_due(&mut self) {
@@ -234,7 +277,8 @@ impl Control {
             }
         }
         if is_new {
-            self.resolver.want(&compile::host_names(self.merged.providers()));
+            self.resolver
+                .want(&compile::host_names(self.merged.providers()));
             if self.resolver.is_waiting() {
                 // Without its addresses a new server would fail the first requests.
                 self.names_until = Some(now + NAMES_WAIT);
@@ -272,7 +316,10 @@ impl Control {
         match said {
             Heard::Serving { core, generation } => {
                 if let Some(generation) = self.publisher.serving(core, generation) {
-                    debug!("All {} cores serve generation {generation}", self.publisher.cores());
+                    debug!(
+                        "All {} cores serve generation {generation}",
+                        self.publisher.cores()
+                    );
                     for address in &self.addresses {
                         info!("Server configuration reloaded on {address}");
                     }
@@ -319,7 +366,12 @@ mod tests {
     use crate::telemetry::log;
 
     /// A core that serves nobody: it answers its messages, and tells what they were.
-    fn core(number: usize, reports: Sender<Report>, told: Sender<String>, ends_at: fn(&Message) -> bool) -> CoreLink {
+    fn core(
+        number: usize,
+        reports: Sender<Report>,
+        told: Sender<String>,
+        ends_at: fn(&Message) -> bool,
+    ) -> CoreLink {
         let (sender, mut mailbox) = mailbox().expect("a mailbox");
         let mut bell = mailbox.take_bell().expect("a bell");
         bell.set_nonblocking(false).expect("blocks");
@@ -335,15 +387,23 @@ mod tests {
                     match message {
                         Message::Snapshot(snapshot) => {
                             let generation = snapshot.generation;
-                            told.send(format!("{number} serves {generation}")).expect("heard");
-                            reports.send(Report::Serving { core: number, generation }).expect("heard");
+                            told.send(format!("{number} serves {generation}"))
+                                .expect("heard");
+                            reports
+                                .send(Report::Serving {
+                                    core: number,
+                                    generation,
+                                })
+                                .expect("heard");
                             if let Some(older) = serving.replace(snapshot) {
                                 reports.send(Report::Retired(older)).expect("heard");
                             }
                         }
                         Message::Drain => {
                             told.send(format!("{number} drains")).expect("heard");
-                            reports.send(Report::Drained { core: number }).expect("heard");
+                            reports
+                                .send(Report::Drained { core: number })
+                                .expect("heard");
                         }
                         Message::Connection { .. } => {}
                         Message::Stop => {
@@ -354,7 +414,10 @@ mod tests {
                 }
             }
         });
-        CoreLink { mailbox: sender, thread }
+        CoreLink {
+            mailbox: sender,
+            thread,
+        }
     }
 
     /// Runs control with one core over a rule file until that core ends at a message. Returns how it ended and what the
@@ -362,11 +425,24 @@ mod tests {
     fn run_with(ends_at: fn(&Message) -> bool) -> (Ended, Vec<String>) {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("rules.toml");
-        std::fs::write(&path, "[backends.b.servers.s]\nurl = \"http://127.0.0.1:1\"\n").expect("writes");
+        std::fs::write(
+            &path,
+            "[backends.b.servers.s]\nurl = \"http://127.0.0.1:1\"\n",
+        )
+        .expect("writes");
         let mut global = Global::default();
-        global.entry_points.insert("http".to_owned(), EntryPoint { address: ":80".to_owned(), ..Default::default() });
-        global.file =
-            Some(FileProvider { filename: path.display().to_string(), watch: true, ..FileProvider::default() });
+        global.entry_points.insert(
+            "http".to_owned(),
+            EntryPoint {
+                address: ":80".to_owned(),
+                ..Default::default()
+            },
+        );
+        global.file = Some(FileProvider {
+            filename: path.display().to_string(),
+            watch: true,
+            ..FileProvider::default()
+        });
         global.life_cycle.request_accept_grace_timeout = Duration::ZERO;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let settings = Settings {
@@ -375,12 +451,22 @@ mod tests {
                 address,
                 forwarded_headers: Trust::Everybody,
             }],
-            timeouts: Timeouts { read: None, write: None, idle: None, dial: None, response_header: None },
+            timeouts: Timeouts {
+                read: None,
+                write: None,
+                idle: None,
+                dial: None,
+                response_header: None,
+            },
             upstream_idle_max: 2,
             retry_attempts: None,
             host_name: "edge".to_owned(),
         };
-        let options = log::Options { level: log::Level::Panic, format: log::Format::Common, file: None };
+        let options = log::Options {
+            level: log::Level::Panic,
+            format: log::Format::Common,
+            file: None,
+        };
         let (reports, heard) = unbounded();
         let (told, was_told) = unbounded();
         let cores = vec![core(0, reports, told, ends_at)];
@@ -397,7 +483,8 @@ mod tests {
 
     #[test]
     fn a_core_that_dies_ends_the_process() {
-        let (ended, told) = run_with(|message| matches!(message, Message::Drain | Message::Snapshot(_)));
+        let (ended, told) =
+            run_with(|message| matches!(message, Message::Drain | Message::Snapshot(_)));
         assert_eq!((ended, told), (Ended::CoreLost, vec![]));
     }
 
@@ -406,8 +493,9 @@ mod tests {
         let (reports, heard) = unbounded();
         let (told, was_told) = unbounded();
         let mut heard = listen(heard).expect("listens");
-        let cores: Vec<CoreLink> =
-            (0..2).map(|number| core(number, reports.clone(), told.clone(), ends_at)).collect();
+        let cores: Vec<CoreLink> = (0..2)
+            .map(|number| core(number, reports.clone(), told.clone(), ends_at))
+            .collect();
         drop((reports, told));
         let mut publisher = Publisher::new(cores.iter().map(|core| core.mailbox.clone()));
         let mut signals = Signals::new().expect("installs");

@@ -32,9 +32,17 @@ impl Publisher {
     pub fn new(mailboxes: impl IntoIterator<Item = MailboxSender>) -> Self {
         let cores = mailboxes
             .into_iter()
-            .map(|mailbox| Outbox { mailbox, waiting: VecDeque::new(), serving: 0 })
+            .map(|mailbox| Outbox {
+                mailbox,
+                waiting: VecDeque::new(),
+                serving: 0,
+            })
             .collect();
-        Self { cores, in_use: BTreeMap::new(), agreed: 0 }
+        Self {
+            cores,
+            in_use: BTreeMap::new(),
+            agreed: 0,
+        }
     }
 
     pub fn cores(&self) -> usize {
@@ -135,7 +143,11 @@ mod tests {
 
     fn snapshot(generation: u64) -> Snapshot {
         let retired = u32::try_from(generation).expect("small");
-        Snapshot { generation, pools_retired: vec![PoolKey(retired)], ..Snapshot::default() }
+        Snapshot {
+            generation,
+            pools_retired: vec![PoolKey(retired)],
+            ..Snapshot::default()
+        }
     }
 
     #[test]
@@ -145,7 +157,9 @@ mod tests {
         let mut publisher = Publisher::new([first, second]);
         publisher.publish([snapshot(1), snapshot(1)]);
         publisher.publish([snapshot(2), snapshot(2)]);
-        assert!(matches!(second_end.take(), Some(Message::Snapshot(snapshot)) if snapshot.generation == 1));
+        assert!(
+            matches!(second_end.take(), Some(Message::Snapshot(snapshot)) if snapshot.generation == 1)
+        );
         assert_eq!(publisher.serving(0, 1), None);
         assert_eq!(publisher.serving(0, 2), None);
         assert_eq!(publisher.serving(1, 1), Some(1));
@@ -166,7 +180,11 @@ mod tests {
         let mut publisher = Publisher::new([sender]);
         publisher.publish([snapshot(1)]);
         publisher.publish([snapshot(2)]);
-        assert_eq!(publisher.retired(0), Some(2), "the first was never sent, so it is not in use");
+        assert_eq!(
+            publisher.retired(0),
+            Some(2),
+            "the first was never sent, so it is not in use"
+        );
         publisher.stop();
         publisher.deliver();
         for _ in 0..MAILBOX_MESSAGES_MAX {
@@ -174,7 +192,9 @@ mod tests {
         }
         assert!(end.take().is_none());
         publisher.deliver();
-        let Some(Message::Snapshot(snapshot)) = end.take() else { panic!("a snapshot was to come") };
+        let Some(Message::Snapshot(snapshot)) = end.take() else {
+            panic!("a snapshot was to come")
+        };
         assert_eq!(snapshot.generation, 2);
         assert_eq!(snapshot.pools_retired, [PoolKey(2), PoolKey(1)]);
         assert!(matches!(end.take(), Some(Message::Stop)));

@@ -32,7 +32,10 @@ pub type Lookup = fn(&str) -> io::Result<Vec<IpAddr>>;
 
 /// Asks the system's resolver. Blocks.
 pub fn system(host: &str) -> io::Result<Vec<IpAddr>> {
-    Ok((host, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
+    Ok((host, 0)
+        .to_socket_addrs()?
+        .map(|address| address.ip())
+        .collect())
 }
 
 struct Host {
@@ -45,7 +48,9 @@ enum State {
     /// Never answered yet: neither with addresses nor with an error.
     New,
     Asking,
-    Answered { ask_again: Instant },
+    Answered {
+        ask_again: Instant,
+    },
 }
 
 struct Answer {
@@ -66,7 +71,13 @@ impl Resolver {
     pub fn new(lookup: Lookup) -> Self {
         // Holds at most one answer for each name in use.
         let (sender, answers) = mpsc::unbounded_channel();
-        Self { lookup, hosts: HashMap::new(), turns: Arc::new(Semaphore::new(LOOKUPS_MAX)), sender, answers }
+        Self {
+            lookup,
+            hosts: HashMap::new(),
+            turns: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+            sender,
+            answers,
+        }
     }
 
     /// From now on these names are in use and no others. New ones are asked at once.
@@ -74,8 +85,14 @@ impl Resolver {
         self.hosts.retain(|name, _| names.contains(name));
         for name in names {
             if !self.hosts.contains_key(name) {
-                self.hosts
-                    .insert(name.clone(), Host { addresses: Vec::new(), state: State::New, failing: false });
+                self.hosts.insert(
+                    name.clone(),
+                    Host {
+                        addresses: Vec::new(),
+                        state: State::New,
+                        failing: false,
+                    },
+                );
                 self.ask(name.clone());
             }
         }
@@ -83,7 +100,9 @@ impl Resolver {
 
     /// Whether a name in use has not been answered even once.
     pub fn is_waiting(&self) -> bool {
-        self.hosts.values().any(|host| matches!(host.state, State::New))
+        self.hosts
+            .values()
+            .any(|host| matches!(host.state, State::New))
     }
 
     /// Asks every name again whose answer is old.
@@ -107,9 +126,15 @@ impl Resolver {
     /// Waits for the next answer and takes it in. `true` if it changed the addresses of a name. May be cancelled.
     pub async fn answer(&mut self) -> bool {
         // We hold a sender ourselves, so the channel cannot end.
-        let Some(answer) = self.answers.recv().await else { return false };
-        let Some(host) = self.hosts.get_mut(&answer.host) else { return false };
-        host.state = State::Answered { ask_again: Instant::now() + LOOKUP_INTERVAL };
+        let Some(answer) = self.answers.recv().await else {
+            return false;
+        };
+        let Some(host) = self.hosts.get_mut(&answer.host) else {
+            return false;
+        };
+        host.state = State::Answered {
+            ask_again: Instant::now() + LOOKUP_INTERVAL,
+        };
         match answer.result {
             Ok(mut addresses) => {
                 let mut seen = BTreeSet::new();
@@ -117,7 +142,9 @@ impl Resolver {
                 addresses.truncate(ADDRESSES_MAX);
                 host.failing = false;
                 // Name servers rotate their answers: the same addresses in another order are no change.
-                if host.addresses.iter().copied().collect::<BTreeSet<_>>() == addresses.iter().copied().collect() {
+                if host.addresses.iter().copied().collect::<BTreeSet<_>>()
+                    == addresses.iter().copied().collect()
+                {
                     return false;
                 }
                 host.addresses = addresses;
@@ -126,8 +153,15 @@ impl Resolver {
             Err(error) => {
                 if !host.failing {
                     host.failing = true;
-                    let kept = if host.addresses.is_empty() { "" } else { "; going on with the addresses it had" };
-                    warn!("Cannot resolve server host name {}: {error}{kept}", answer.host);
+                    let kept = if host.addresses.is_empty() {
+                        ""
+                    } else {
+                        "; going on with the addresses it had"
+                    };
+                    warn!(
+                        "Cannot resolve server host name {}: {error}{kept}",
+                        answer.host
+                    );
                 }
                 false
             }
@@ -157,9 +191,9 @@ impl Resolver {
                 });
                 looked_up.await.map_err(io::Error::other)?
             };
-            let result = timeout(LOOKUP_TIMEOUT, work)
-                .await
-                .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")));
+            let result = timeout(LOOKUP_TIMEOUT, work).await.unwrap_or_else(|_| {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))
+            });
             let _ = sender.send(Answer { host: name, result });
         });
     }
@@ -183,7 +217,9 @@ mod tests {
             "one.test" => Ok(vec!["10.0.0.1".parse().map_err(io::Error::other)?]),
             "moving.test" => {
                 let last = ASKED.fetch_add(1, Ordering::Relaxed) % 250;
-                Ok(vec![format!("10.0.1.{last}").parse().map_err(io::Error::other)?])
+                Ok(vec![
+                    format!("10.0.1.{last}").parse().map_err(io::Error::other)?,
+                ])
             }
             "flaky.test" if FLAKY.fetch_add(1, Ordering::Relaxed) == 0 => {
                 Ok(vec!["10.0.2.1".parse().map_err(io::Error::other)?])
@@ -200,12 +236,19 @@ mod tests {
         assert!(resolver.answer().await);
         assert!(resolver.answer().await);
         assert!(!resolver.is_waiting());
-        assert_eq!(resolver.addresses()["one.test"], ["10.0.0.1".parse::<IpAddr>().expect("an address")]);
+        assert_eq!(
+            resolver.addresses()["one.test"],
+            ["10.0.0.1".parse::<IpAddr>().expect("an address")]
+        );
 
         resolver.ask_again(Instant::now());
         resolver.ask_again(Instant::now() + LOOKUP_INTERVAL + Duration::from_secs(1));
         let changed = [resolver.answer().await, resolver.answer().await];
-        assert_eq!(changed.iter().filter(|&&changed| changed).count(), 1, "only the moving one changed");
+        assert_eq!(
+            changed.iter().filter(|&&changed| changed).count(),
+            1,
+            "only the moving one changed"
+        );
     }
 
     #[tokio::test]
@@ -218,7 +261,10 @@ mod tests {
         resolver.ask_again(Instant::now() + LOOKUP_INTERVAL + Duration::from_secs(1));
         assert!(!resolver.answer().await);
         assert!(!resolver.answer().await);
-        assert_eq!(resolver.addresses().keys().collect::<Vec<_>>(), ["flaky.test"]);
+        assert_eq!(
+            resolver.addresses().keys().collect::<Vec<_>>(),
+            ["flaky.test"]
+        );
         resolver.want(&names(&[]));
         assert!(resolver.addresses().is_empty());
     }

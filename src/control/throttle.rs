@@ -30,7 +30,12 @@ pub struct Throttle<T> {
 
 impl<T: Clone + PartialEq> Throttle<T> {
     pub fn new(pause: Duration) -> Self {
-        Self { pause, received: None, waiting: false, free_at: None }
+        Self {
+            pause,
+            received: None,
+            waiting: false,
+            free_at: None,
+        }
     }
 
     pub fn offer(&mut self, newest: T) -> Offer {
@@ -73,7 +78,9 @@ mod tests {
         loop {
             let offer_at = next.map(|(at, _)| start + Duration::from_millis(*at));
             let due = throttle.due(Instant::now());
-            let Some(wake) = offer_at.into_iter().chain(due).min() else { return taken };
+            let Some(wake) = offer_at.into_iter().chain(due).min() else {
+                return taken;
+            };
             tokio::time::sleep_until(wake).await;
             let now = Instant::now();
             if let Some(configuration) = throttle.take(now) {
@@ -91,16 +98,29 @@ mod tests {
     async fn the_first_at_once_then_the_newest_each_pause() {
         assert_eq!(run(&[(0, "a")]).await, [(0, "a")]);
         // Six rewrites within a second: the first at once, then only the last.
-        let burst = [(0, "a"), (100, "b"), (200, "c"), (300, "d"), (400, "e"), (500, "f")];
+        let burst = [
+            (0, "a"),
+            (100, "b"),
+            (200, "c"),
+            (300, "d"),
+            (400, "e"),
+            (500, "f"),
+        ];
         assert_eq!(run(&burst).await, [(0, "a"), (2000, "f")]);
         // After a quiet time the next one is at once again.
-        assert_eq!(run(&[(0, "a"), (5000, "b"), (5100, "c")]).await, [(0, "a"), (5000, "b"), (7000, "c")]);
+        assert_eq!(
+            run(&[(0, "a"), (5000, "b"), (5100, "c")]).await,
+            [(0, "a"), (5000, "b"), (7000, "c")]
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_same_again_is_dropped() {
         assert_eq!(run(&[(0, "a"), (100, "a"), (3000, "a")]).await, [(0, "a")]);
         // Compared with the one received before, not with the one applied: there and back again applies again.
-        assert_eq!(run(&[(0, "a"), (100, "b"), (200, "a")]).await, [(0, "a"), (2000, "a")]);
+        assert_eq!(
+            run(&[(0, "a"), (100, "b"), (200, "a")]).await,
+            [(0, "a"), (2000, "a")]
+        );
     }
 }

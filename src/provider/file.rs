@@ -21,8 +21,8 @@ use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 use super::{Update, template};
-use crate::config::{self, Dynamic};
 use crate::config::global::FileProvider;
+use crate::config::{self, Dynamic};
 
 /// Name of this provider in logs, metrics and cross references.
 pub const NAME: &str = "file";
@@ -99,11 +99,22 @@ impl Handle {
 ///
 /// # Errors
 /// The thread cannot be started.
-pub fn start(source: Source, options: &FileProvider, updates: mpsc::Sender<Update>) -> io::Result<Handle> {
+pub fn start(
+    source: Source,
+    options: &FileProvider,
+    updates: mpsc::Sender<Update>,
+) -> io::Result<Handle> {
     let (wakes, receiver) = bounded(EVENTS_MAX);
     let watch = options.watch.then(|| wakes.clone());
-    let provider = Provider::new(source, options.debug_log_generated_template, LOOK_INTERVAL, updates);
-    thread::Builder::new().name("file provider".to_owned()).spawn(move || provider.run(watch, &receiver))?;
+    let provider = Provider::new(
+        source,
+        options.debug_log_generated_template,
+        LOOK_INTERVAL,
+        updates,
+    );
+    thread::Builder::new()
+        .name("file provider".to_owned())
+        .spawn(move || provider.run(watch, &receiver))?;
     Ok(Handle { wakes })
 }
 
@@ -129,7 +140,10 @@ impl fmt::Display for LoadError {
 
 impl LoadError {
     fn io(path: &Path, error: &io::Error) -> Self {
-        Self { gone: error.kind() == io::ErrorKind::NotFound, message: format!("{}: {error}", path.display()) }
+        Self {
+            gone: error.kind() == io::ErrorKind::NotFound,
+            message: format!("{}: {error}", path.display()),
+        }
     }
 }
 
@@ -150,8 +164,21 @@ struct Provider {
 struct Ended;
 
 impl Provider {
-    fn new(source: Source, log_template: bool, look_interval: Duration, updates: mpsc::Sender<Update>) -> Self {
-        Self { source, log_template, look_interval, updates, read: None, failure: None, has_served: false }
+    fn new(
+        source: Source,
+        log_template: bool,
+        look_interval: Duration,
+        updates: mpsc::Sender<Update>,
+    ) -> Self {
+        Self {
+            source,
+            log_template,
+            look_interval,
+            updates,
+            read: None,
+            failure: None,
+            has_served: false,
+        }
     }
 
     fn run(mut self, watch: Option<Sender<Wake>>, wakes: &Receiver<Wake>) {
@@ -229,10 +256,18 @@ impl Provider {
         match decoded {
             Ok(dynamic) => {
                 if self.failure.take().is_some() {
-                    info!("The file configuration {} can be loaded again", self.source.path().display());
+                    info!(
+                        "The file configuration {} can be loaded again",
+                        self.source.path().display()
+                    );
                 }
                 self.has_served = true;
-                self.updates.blocking_send(Update { provider: NAME, dynamic }).map_err(|_| Ended)
+                self.updates
+                    .blocking_send(Update {
+                        provider: NAME,
+                        dynamic,
+                    })
+                    .map_err(|_| Ended)
             }
             Err(error) => {
                 self.fail(error);
@@ -248,8 +283,12 @@ impl Provider {
         }
         match (self.has_served, error.gone) {
             (true, true) => warn!("File configuration is gone, keeping the last one: {error}"),
-            (true, false) => error!("Error loading file configuration, keeping the last good one: {error}"),
-            (false, _) => error!("Error loading file configuration, waiting for it to become valid: {error}"),
+            (true, false) => {
+                error!("Error loading file configuration, keeping the last good one: {error}")
+            }
+            (false, _) => {
+                error!("Error loading file configuration, waiting for it to become valid: {error}")
+            }
         }
         self.failure = Some(error);
     }
@@ -269,10 +308,18 @@ impl Provider {
 
     /// Whether a file that had content has none now: more likely it is being rewritten.
     fn has_become_empty(&self) -> bool {
-        let Some(before) = &self.read else { return false };
-        let had_content = |path: &Path| before.iter().any(|text| text.path == path && !text.text.is_empty());
+        let Some(before) = &self.read else {
+            return false;
+        };
+        let had_content = |path: &Path| {
+            before
+                .iter()
+                .any(|text| text.path == path && !text.text.is_empty())
+        };
         match self.read() {
-            Ok(texts) => texts.iter().any(|text| text.text.is_empty() && had_content(&text.path)),
+            Ok(texts) => texts
+                .iter()
+                .any(|text| text.text.is_empty() && had_content(&text.path)),
             Err(_) => false,
         }
     }
@@ -281,18 +328,26 @@ impl Provider {
     fn decode(&self, texts: &[Text]) -> Result<Dynamic, LoadError> {
         let mut merged = Dynamic::default();
         for Text { path, text } in texts {
-            let failed = |message: String| LoadError { gone: false, message };
+            let failed = |message: String| LoadError {
+                gone: false,
+                message,
+            };
             let name = path.display().to_string();
             let dynamic = match &self.source {
                 Source::Inline(_) => decode_text(&name, text).map_err(failed)?,
                 Source::Directory(_) | Source::File(_) => {
-                    let expanded = template::render(text).map_err(|error| failed(format!("{name}:{error}")))?;
+                    let expanded = template::render(text)
+                        .map_err(|error| failed(format!("{name}:{error}")))?;
                     if self.log_template {
                         debug!("Template content: {text}");
                         debug!("Rendering results: {expanded}");
                     }
                     decode_text(&name, &expanded).map_err(|error| {
-                        let note = if expanded == *text { "" } else { " (line of the expanded template)" };
+                        let note = if expanded == *text {
+                            ""
+                        } else {
+                            " (line of the expanded template)"
+                        };
                         failed(format!("{error}{note}"))
                     })?
                 }
@@ -307,7 +362,8 @@ impl Provider {
 }
 
 fn decode_text(name: &str, text: &str) -> Result<Dynamic, String> {
-    let (dynamic, diagnostics) = config::dynamic_from_toml(name, text).map_err(|error| error.to_string())?;
+    let (dynamic, diagnostics) =
+        config::dynamic_from_toml(name, text).map_err(|error| error.to_string())?;
     for diagnostic in diagnostics {
         warn!("{diagnostic}");
     }
@@ -319,13 +375,21 @@ fn merge(merged: &mut Dynamic, next: Dynamic) {
     for (name, backend) in next.backends {
         match merged.backends.entry(name) {
             Entry::Vacant(place) => drop(place.insert(backend)),
-            Entry::Occupied(first) => warn!("Backend {} already configured, skipping: {}", first.key(), backend.place),
+            Entry::Occupied(first) => warn!(
+                "Backend {} already configured, skipping: {}",
+                first.key(),
+                backend.place
+            ),
         }
     }
     for (name, frontend) in next.frontends {
         match merged.frontends.entry(name) {
             Entry::Vacant(place) => drop(place.insert(frontend)),
-            Entry::Occupied(first) => warn!("Frontend {} already configured, skipping: {}", first.key(), frontend.place),
+            Entry::Occupied(first) => warn!(
+                "Frontend {} already configured, skipping: {}",
+                first.key(),
+                frontend.place
+            ),
         }
     }
     merged.tls.extend(next.tls);
@@ -357,7 +421,9 @@ fn entries(directory: &Path) -> Result<Vec<(PathBuf, bool)>, LoadError> {
             found.push((entry.path(), is_directory));
         }
     }
-    found.sort_unstable_by(|(one, _), (other, _)| one.as_os_str().as_bytes().cmp(other.as_os_str().as_bytes()));
+    found.sort_unstable_by(|(one, _), (other, _)| {
+        one.as_os_str().as_bytes().cmp(other.as_os_str().as_bytes())
+    });
     Ok(found)
 }
 
@@ -373,9 +439,13 @@ fn read_file(path: PathBuf) -> Result<Text, LoadError> {
         return Err(failed(&io::Error::other("not a regular file")));
     }
     let mut text = String::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| failed(&error))?;
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| failed(&error))?;
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(failed(&io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes"))));
+        return Err(failed(&io::Error::other(format!(
+            "larger than {FILE_BYTES_MAX} bytes"
+        ))));
     }
     Ok(Text { path, text })
 }
@@ -402,7 +472,10 @@ mod tests {
     }
 
     fn rules(names: &[&str]) -> String {
-        names.iter().map(|name| format!("[backends.{name}.servers.s]\nurl = \"http://127.0.0.1:1\"\n")).collect()
+        names
+            .iter()
+            .map(|name| format!("[backends.{name}.servers.s]\nurl = \"http://127.0.0.1:1\"\n"))
+            .collect()
     }
 
     /// So long that only events can tell of a change.
@@ -426,11 +499,23 @@ mod tests {
             let provider = Provider::new(source(folder.path()), false, look_interval, sender);
             // Without events the watch only compares.
             let (deaf, _) = bounded(0);
-            let watch = Some(if look_interval == NEVER { wakes.clone() } else { deaf });
+            let watch = Some(if look_interval == NEVER {
+                wakes.clone()
+            } else {
+                deaf
+            });
             thread::spawn(move || provider.run(watch, &receiver));
             let handle = Handle { wakes };
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-            Self { folder, runtime, updates, handle }
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .expect("a runtime");
+            Self {
+                folder,
+                runtime,
+                updates,
+                handle,
+            }
         }
 
         fn path(&self, name: &str) -> PathBuf {
@@ -455,7 +540,9 @@ mod tests {
                     seen.push(found);
                 }
             };
-            let outcome = self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), wait).await });
+            let outcome = self
+                .runtime
+                .block_on(async { tokio::time::timeout(Duration::from_secs(20), wait).await });
             assert!(outcome.is_ok(), "{names:?} never came, but {seen:?}");
         }
     }
@@ -470,7 +557,10 @@ mod tests {
 
     #[test]
     fn a_file_replaced_in_every_way_is_seen() {
-        let mut watched = Watched::new(|folder| fs::write(folder.join("rules.toml"), rules(&["a"])).expect("writes"), file);
+        let mut watched = Watched::new(
+            |folder| fs::write(folder.join("rules.toml"), rules(&["a"])).expect("writes"),
+            file,
+        );
         watched.expect(&["a"]);
         // In place.
         watched.write("rules.toml", &rules(&["b"]));
@@ -495,7 +585,11 @@ mod tests {
         watched.expect(&["f"]);
         // What the link leads to is replaced.
         watched.write("elsewhere/next", &rules(&["g"]));
-        fs::rename(watched.path("elsewhere/next"), watched.path("elsewhere/real.toml")).expect("renames");
+        fs::rename(
+            watched.path("elsewhere/next"),
+            watched.path("elsewhere/real.toml"),
+        )
+        .expect("renames");
         watched.expect(&["g"]);
         // Emptied: no rules.
         watched.write("rules.toml", "");
@@ -519,7 +613,9 @@ mod tests {
             swap(&volume, "..2026_1");
             symlink("..data/rules.toml", volume.join("rules.toml")).expect("links");
         };
-        for source in [directory as fn(&Path) -> Source, |folder| Source::File(folder.join("rules/rules.toml"))] {
+        for source in [directory as fn(&Path) -> Source, |folder| {
+            Source::File(folder.join("rules/rules.toml"))
+        }] {
             let mut watched = Watched::new(prepare, source);
             watched.expect(&["a"]);
             let volume = watched.path("rules");
@@ -590,7 +686,10 @@ mod tests {
 
     #[test]
     fn a_bad_start_heals() {
-        let mut watched = Watched::new(|_| {}, |folder| Source::File(folder.join("not/there/yet/rules.toml")));
+        let mut watched = Watched::new(
+            |_| {},
+            |folder| Source::File(folder.join("not/there/yet/rules.toml")),
+        );
         fs::create_dir_all(watched.path("not/there/yet")).expect("makes");
         watched.write("not/there/yet/rules.toml", "broken [");
         watched.write("not/there/yet/rules.toml", &rules(&["a"]));
@@ -614,7 +713,10 @@ mod tests {
         let (mut provider, mut updates) = provider(Source::Directory(folder.path().to_owned()));
         assert!(provider.load().is_ok());
         let update = updates.try_recv().expect("an update");
-        assert_eq!(update.dynamic.backends["b"].servers["s"].url, "http://first");
+        assert_eq!(
+            update.dynamic.backends["b"].servers["s"].url,
+            "http://first"
+        );
         assert!(provider.load().is_ok());
         assert!(updates.try_recv().is_err(), "nothing has changed");
     }
@@ -630,12 +732,22 @@ mod tests {
                 None => fs::remove_file(&path).expect("removes"),
             }
             assert!(provider.load().is_ok());
-            let failure = provider.failure.as_ref().map(ToString::to_string).unwrap_or_default();
+            let failure = provider
+                .failure
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default();
             let expected = expected.replace("PATH", &path.display().to_string());
-            assert!(failure.starts_with(&expected), "{failure} does not begin with {expected}");
+            assert!(
+                failure.starts_with(&expected),
+                "{failure} does not begin with {expected}"
+            );
         };
         check(Some("a = 1\n[backends"), "PATH:2:");
-        check(Some("\n\n{{ nofunc }}"), "PATH:3: template: function \"nofunc\" not defined");
+        check(
+            Some("\n\n{{ nofunc }}"),
+            "PATH:3: template: function \"nofunc\" not defined",
+        );
         check(Some("{{ range until 3 }}\n{{ end }}\n[backends"), "PATH:");
         check(Some("[backends.b.servers.s]\nurl = \"http://a\"\n"), "");
         check(None, "PATH: No such file or directory");
@@ -647,21 +759,38 @@ mod tests {
     fn rules_in_the_static_file_are_no_template() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("traefik.toml");
-        let text = format!("# {{{{ nofunc }}}}\nlogLevel = \"INFO\"\n[entryPoints.http]\naddress = \":80\"\n{}", rules(&["a"]));
+        let text = format!(
+            "# {{{{ nofunc }}}}\nlogLevel = \"INFO\"\n[entryPoints.http]\naddress = \":80\"\n{}",
+            rules(&["a"])
+        );
         fs::write(&path, text).expect("writes");
         let (mut provider, mut updates) = provider(Source::Inline(path));
         assert!(provider.load().is_ok());
-        assert_eq!(updates.try_recv().expect("an update").dynamic.backends.len(), 1);
+        assert_eq!(
+            updates
+                .try_recv()
+                .expect("an update")
+                .dynamic
+                .backends
+                .len(),
+            1
+        );
     }
 
     #[test]
     fn the_source_is_the_first_that_is_named() {
         let select = |directory: &str, filename: &str, static_file: Option<&str>| {
-            let options =
-                FileProvider { directory: directory.to_owned(), filename: filename.to_owned(), ..FileProvider::default() };
+            let options = FileProvider {
+                directory: directory.to_owned(),
+                filename: filename.to_owned(),
+                ..FileProvider::default()
+            };
             Source::select(&options, static_file.map(Path::new))
         };
-        assert_eq!(select("d", "f", Some("s")), Some(Source::Directory("d".into())));
+        assert_eq!(
+            select("d", "f", Some("s")),
+            Some(Source::Directory("d".into()))
+        );
         assert_eq!(select("", "f", Some("s")), Some(Source::File("f".into())));
         assert_eq!(select("", "", Some("s")), Some(Source::Inline("s".into())));
         assert_eq!(select("", "", None), None);

@@ -13,17 +13,17 @@ use super::core::Core;
 use super::failure::{Cause, Failure, Retry, Stage};
 use super::forward::{self, ToClient};
 use super::upstream::Upstream;
-use std::net::Shutdown;
 use crate::http::body::{BodyReader, Framing};
 use crate::http::h1::encode;
 use crate::http::h1::{self, Asked, Request, Response, ResponseError, Scan, Upgrade};
 use crate::http::{Head, Version};
 use crate::limits::{
-    BUFFER_LARGE_BYTES, BUFFER_SMALL_BYTES, CLIENT_CHECK_INTERVAL, CONTINUE_WAIT, HEAD_BYTES_MAX, INTERIM_ANSWERS_MAX,
-    SEND_STALL_TIMEOUT,
+    BUFFER_LARGE_BYTES, BUFFER_SMALL_BYTES, CLIENT_CHECK_INTERVAL, CONTINUE_WAIT, HEAD_BYTES_MAX,
+    INTERIM_ANSWERS_MAX, SEND_STALL_TIMEOUT,
 };
-use crate::reactor::{Instant, now};
 use crate::reactor::{Buffer, Peer, Room, Timer};
+use crate::reactor::{Instant, now};
+use std::net::Shutdown;
 
 const _: () = assert!(CLIENT_CHECK_INTERVAL.as_millis() <= CONTINUE_WAIT.as_millis());
 
@@ -48,7 +48,10 @@ pub(crate) struct Answering<'a> {
 /// How an answer ended, once the client has its head.
 #[derive(Debug)]
 pub(crate) enum End {
-    Complete { keep_client: bool, keep_server: bool },
+    Complete {
+        keep_client: bool,
+        keep_server: bool,
+    },
     /// The client sees a broken answer.
     Cut,
     /// From here on bytes pass untouched; `first` came behind the server's 101.
@@ -74,8 +77,18 @@ pub(crate) async fn relay(
             Err(_) => End::Cut,
         });
     }
-    let to_client = ToClient::of(answering.head.version, &response, answering.request.persistent && !core.draining());
-    forward::answer_head(core, answering.answer, &to_client, answering.at, out.vec_mut());
+    let to_client = ToClient::of(
+        answering.head.version,
+        &response,
+        answering.request.persistent && !core.draining(),
+    );
+    forward::answer_head(
+        core,
+        answering.answer,
+        &to_client,
+        answering.at,
+        out.vec_mut(),
+    );
     let mut out = Some(out);
     let mut reader = BodyReader::new(response.framing);
     let mut begun = false;
@@ -108,7 +121,9 @@ pub(crate) async fn relay(
         } else if to_client.chunked && finished {
             let mut end = Buffer::take(Room::Small);
             encode::last_chunk(end.vec_mut(), begun, answering.trailers);
-            answering.sends.extend(out.take().into_iter().chain([piece, end]));
+            answering
+                .sends
+                .extend(out.take().into_iter().chain([piece, end]));
             piece = Buffer::empty();
         }
         let sent = match (out.take(), piece.is_empty()) {
@@ -125,7 +140,11 @@ pub(crate) async fn relay(
         if finished {
             break;
         }
-        if data >= BUFFER_SMALL_BYTES / 2 || reader.remaining().is_some_and(|left| left > BUFFER_SMALL_BYTES as u64) {
+        if data >= BUFFER_SMALL_BYTES / 2
+            || reader
+                .remaining()
+                .is_some_and(|left| left > BUFFER_SMALL_BYTES as u64)
+        {
             upstream.incoming.set_room(Room::Large);
         }
         if core.settings.timeouts.write.is_none() {
@@ -148,7 +167,10 @@ pub(crate) async fn relay(
         };
     }
     let keep_server = clean && response.persistent && !answering.upload.running();
-    Ok(End::Complete { keep_client: to_client.keep, keep_server })
+    Ok(End::Complete {
+        keep_client: to_client.keep,
+        keep_server,
+    })
 }
 
 /// Ends a broken answer so that the client sees that it is broken.
@@ -167,16 +189,26 @@ async fn head(
     upstream: &mut Upstream,
     answering: &mut Answering<'_>,
 ) -> Result<(Buffer, Response), Failure> {
-    let deadline = core.settings.timeouts.response_header.map(|limit| now() + limit);
+    let deadline = core
+        .settings
+        .timeouts
+        .response_header
+        .map(|limit| now() + limit);
     if let Some(deadline) = deadline {
-        answering.watch.set(deadline.min(answering.at + CLIENT_CHECK_INTERVAL));
+        answering
+            .watch
+            .set(deadline.min(answering.at + CLIENT_CHECK_INTERVAL));
     }
     let asked = Asked {
         head: answering.head.method() == b"HEAD",
         upgrade: answering.request.upgrade != Upgrade::None,
     };
     let malformed = |error| Failure::server(Stage::Answer, Retry::Never, Cause::Malformed(error));
-    let mut retry = if upstream.reused { Retry::Stale } else { Retry::Never };
+    let mut retry = if upstream.reused {
+        Retry::Stale
+    } else {
+        Retry::Never
+    };
     let mut scan = Scan::default();
     let mut interim = 0;
     let mut buffer = Buffer::empty();
@@ -227,14 +259,22 @@ async fn forward_interim(client: &Client, answering: &mut Answering<'_>) -> Resu
     }
     let mut out = Buffer::take(Room::Small);
     forward::interim_head(answering.answer, out.vec_mut());
-    client.socket.send(out, &client.timer).await.map_err(|_| client_gone())
+    client
+        .socket
+        .send(out, &client.timer)
+        .await
+        .map_err(|_| client_gone())
 }
 
 /// Tells a client that waits for it to send its body.
 async fn go_on(client: &Client, upload: &Upload) -> Result<(), Failure> {
     let mut out = Buffer::take(Room::Small);
     out.extend(b"HTTP/1.1 100 Continue\r\n\r\n");
-    client.socket.send(out, &client.timer).await.map_err(|_| client_gone())?;
+    client
+        .socket
+        .send(out, &client.timer)
+        .await
+        .map_err(|_| client_gone())?;
     upload.start();
     Ok(())
 }
@@ -251,15 +291,24 @@ async fn next(
     answering: &Answering<'_>,
     deadline: Option<Instant>,
 ) -> Result<Buffer, Failure> {
-    let write_deadline = core.settings.timeouts.write.map(|limit| answering.at + limit);
+    let write_deadline = core
+        .settings
+        .timeouts
+        .write
+        .map(|limit| answering.at + limit);
     loop {
         if let Some(result) = upstream.next(answering.watch).await {
-            return result.map_err(|error: io::Error| Failure::io(Stage::Answer, Retry::Never, error));
+            return result
+                .map_err(|error: io::Error| Failure::io(Stage::Answer, Retry::Never, error));
         }
         let at = now();
         if deadline.is_some_and(|deadline| at >= deadline) {
             upstream.socket.shutdown(Shutdown::Both);
-            return Err(Failure::server(Stage::Answer, Retry::Never, Cause::TimedOut));
+            return Err(Failure::server(
+                Stage::Answer,
+                Retry::Never,
+                Cause::TimedOut,
+            ));
         }
         if write_deadline.is_some_and(|deadline| at >= deadline) {
             upstream.socket.shutdown(Shutdown::Both);
@@ -279,7 +328,10 @@ async fn next(
             go_on(client, answering.upload).await?;
         }
         let look = at + CLIENT_CHECK_INTERVAL;
-        let due = [deadline, write_deadline].into_iter().flatten().fold(look, Instant::min);
+        let due = [deadline, write_deadline]
+            .into_iter()
+            .flatten()
+            .fold(look, Instant::min);
         answering.watch.set(due);
     }
 }

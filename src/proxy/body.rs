@@ -15,8 +15,8 @@ use crate::http::Head;
 use crate::http::body::{BodyReader, Framing};
 use crate::http::h1::encode;
 use crate::limits::BODY_STALL_TIMEOUT;
-use crate::reactor::{Instant, now};
 use crate::reactor::{Buffer, Room, Socket, Timer};
+use crate::reactor::{Instant, now};
 
 /// What the two directions of an exchange know of each other.
 pub(crate) struct Upload {
@@ -28,7 +28,11 @@ pub(crate) struct Upload {
 
 impl Upload {
     pub(crate) fn new(streamed: bool, expected: bool) -> Self {
-        Self { expected, started: Cell::new(!expected), running: Cell::new(streamed) }
+        Self {
+            expected,
+            started: Cell::new(!expected),
+            running: Cell::new(streamed),
+        }
     }
 
     /// The client still waits to be told to go on.
@@ -92,8 +96,20 @@ pub(crate) async fn upload(
     at: Instant,
 ) -> UploadEnd {
     // Polled again whenever the answer's side makes progress, and only that side starts it.
-    poll_fn(|_| if upload.started.get() { Poll::Ready(()) } else { Poll::Pending }).await;
-    let Sending { framing, inbound, trailers, timer } = sending;
+    poll_fn(|_| {
+        if upload.started.get() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    let Sending {
+        framing,
+        inbound,
+        trailers,
+        timer,
+    } = sending;
     let deadline = core.settings.timeouts.read.map(|limit| at + limit);
     let chunked = framing == Framing::Chunked;
     let mut reader = BodyReader::new(framing);
@@ -109,7 +125,9 @@ pub(crate) async fn upload(
                 match client.socket.recv(room, timer).await {
                     Ok(buffer) if buffer.is_empty() => return UploadEnd::ClientGone,
                     Ok(buffer) => buffer,
-                    Err(error) if error.kind() == io::ErrorKind::TimedOut => return UploadEnd::TooSlow,
+                    Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                        return UploadEnd::TooSlow;
+                    }
                     Err(_) => return UploadEnd::ClientGone,
                 }
             }

@@ -14,7 +14,6 @@ use super::exchange::{self, After};
 use super::forward;
 use super::reply::{self, Answer, Manner};
 use super::session::Session;
-use std::net::Shutdown;
 use crate::http::Version;
 use crate::http::h1::{self, Request};
 use crate::limits::{HEAD_READ_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT};
@@ -22,6 +21,7 @@ use crate::reactor::now;
 use crate::reactor::{Buffer, Room, Socket, Timer};
 use crate::settings::Trust;
 use crate::snapshot::EntryPointId;
+use std::net::Shutdown;
 
 /// The client's side of a connection.
 pub(crate) struct Client {
@@ -37,17 +37,30 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(core: &Core, socket: Socket, peer: SocketAddr, entry_point: EntryPointId) -> Self {
+    pub(crate) fn new(
+        core: &Core,
+        socket: Socket,
+        peer: SocketAddr,
+        entry_point: EntryPointId,
+    ) -> Self {
         let ip = peer.ip().to_canonical();
-        let trusted = match &core.settings.entry_points[usize::from(entry_point.0)].forwarded_headers {
-            Trust::Everybody => true,
-            Trust::Networks(networks) => networks.iter().any(|network| network.contains(&ip)),
-        };
+        let trusted =
+            match &core.settings.entry_points[usize::from(entry_point.0)].forwarded_headers {
+                Trust::Everybody => true,
+                Trust::Networks(networks) => networks.iter().any(|network| network.contains(&ip)),
+            };
         let address = match ip {
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => ip.to_string(),
         };
-        Self { socket, entry_point, trusted, address, timer: Timer::new(), waiting: Cell::new(false) }
+        Self {
+            socket,
+            entry_point,
+            trusted,
+            address,
+            timer: Timer::new(),
+            waiting: Cell::new(false),
+        }
     }
 
     /// It waits for a request: closing it now loses none.
@@ -101,7 +114,12 @@ async fn active(core: &Rc<Core>, client: &Client, first: bool) -> Activity {
     activity
 }
 
-async fn exchanges(core: &Rc<Core>, client: &Client, session: &mut Session, mut first: bool) -> Activity {
+async fn exchanges(
+    core: &Rc<Core>,
+    client: &Client,
+    session: &mut Session,
+    mut first: bool,
+) -> Activity {
     loop {
         let request = match next_request(core, client, session, first).await {
             Next::Request(request) => request,
@@ -132,7 +150,12 @@ enum Next {
     Refused(Answer),
 }
 
-async fn next_request(core: &Rc<Core>, client: &Client, session: &mut Session, first: bool) -> Next {
+async fn next_request(
+    core: &Rc<Core>,
+    client: &Client,
+    session: &mut Session,
+    first: bool,
+) -> Next {
     let timeouts = &core.settings.timeouts;
     if session.inbound.as_ref().is_none_or(Buffer::is_empty) {
         session.inbound = None;
@@ -140,7 +163,11 @@ async fn next_request(core: &Rc<Core>, client: &Client, session: &mut Session, f
             // What the client has sent by now is answered, and nothing is waited for.
             client.socket.shutdown(Shutdown::Read);
         }
-        match if first { Some(HEAD_READ_TIMEOUT) } else { timeouts.idle } {
+        match if first {
+            Some(HEAD_READ_TIMEOUT)
+        } else {
+            timeouts.idle
+        } {
             Some(limit) => client.timer.set(now() + limit),
             None => client.timer.clear(),
         }
@@ -173,7 +200,9 @@ async fn next_request(core: &Rc<Core>, client: &Client, session: &mut Session, f
         }
         if !limited {
             limited = true;
-            client.timer.set(now() + timeouts.read.unwrap_or(HEAD_READ_TIMEOUT));
+            client
+                .timer
+                .set(now() + timeouts.read.unwrap_or(HEAD_READ_TIMEOUT));
         }
         match client.socket.recv(Room::Small, &client.timer).await {
             Ok(more) if more.is_empty() => return Next::Closed,
@@ -181,7 +210,9 @@ async fn next_request(core: &Rc<Core>, client: &Client, session: &mut Session, f
                 Some(inbound) if !inbound.is_empty() => inbound.extend(more.bytes()),
                 _ => session.inbound = Some(more),
             },
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Next::Refused(reply::BAD_REQUEST),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                return Next::Refused(reply::BAD_REQUEST);
+            }
             Err(_) => return Next::Closed,
         }
     }
@@ -192,7 +223,11 @@ async fn refuse(core: &Rc<Core>, client: &Client, session: &mut Session, answer:
     session.inbound = None;
     let at = now();
     let mut out = Buffer::take(Room::Small);
-    let manner = Manner { version: Version::Http11, head_only: false, keep: false };
+    let manner = Manner {
+        version: Version::Http11,
+        head_only: false,
+        keep: false,
+    };
     reply::write(core, answer, manner, at, out.vec_mut());
     client.timer.set(at + LINGER_TIMEOUT);
     if client.socket.send(out, &client.timer).await.is_ok() {

@@ -16,12 +16,12 @@ use super::connection::Client;
 use super::date::Date;
 use super::session::Session;
 use super::upstream::Pools;
-use std::net::Shutdown;
 use crate::mailbox::{MailboxSender, Report};
 use crate::reactor::{self};
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::telemetry::counter::Shard;
+use std::net::Shutdown;
 
 /// Spare sessions kept for reuse by a core; more are freed.
 const SESSIONS_SPARE_MAX: usize = 256;
@@ -101,8 +101,13 @@ impl Core {
         reports: Sender<Report>,
     ) -> Self {
         let idle_max = settings.upstream_idle_max.div_ceil(neighbours.len().max(1));
-        let load = neighbours.get(index).map_or_else(Arc::default, |own| Arc::clone(&own.load));
-        let empty = Held { snapshot: Some(Box::default()), reports: reports.clone() };
+        let load = neighbours
+            .get(index)
+            .map_or_else(Arc::default, |own| Arc::clone(&own.load));
+        let empty = Held {
+            snapshot: Some(Box::default()),
+            reports: reports.clone(),
+        };
         Self {
             index,
             settings,
@@ -129,10 +134,16 @@ impl Core {
     pub(crate) fn swap(&self, mut snapshot: Box<Snapshot>) {
         let generation = snapshot.generation;
         let retired = std::mem::take(&mut snapshot.pools_retired);
-        let held = Rc::new(Held { snapshot: Some(snapshot), reports: self.reports.clone() });
+        let held = Rc::new(Held {
+            snapshot: Some(snapshot),
+            reports: self.reports.clone(),
+        });
         drop(self.snapshot.replace(held));
         self.pools.retire(&retired);
-        let _ = self.reports.send(Report::Serving { core: self.index, generation });
+        let _ = self.reports.send(Report::Serving {
+            core: self.index,
+            generation,
+        });
     }
 
     pub(crate) fn draining(&self) -> bool {
@@ -170,7 +181,9 @@ impl Core {
             clients.places.len() - 1
         });
         clients.places[place] = Some(Rc::clone(client));
-        self.load.0.store(self.load.connections() + 1, Ordering::Relaxed);
+        self.load
+            .0
+            .store(self.load.connections() + 1, Ordering::Relaxed);
         place
     }
 
@@ -181,7 +194,9 @@ impl Core {
             clients.places[place].take()
         };
         drop(client);
-        self.load.0.store(self.load.connections() - 1, Ordering::Relaxed);
+        self.load
+            .0
+            .store(self.load.connections() - 1, Ordering::Relaxed);
         self.report_if_drained();
     }
 

@@ -10,7 +10,9 @@ use time::OffsetDateTime;
 use crate::reactor::Instant;
 
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
-const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
 
 /// A date that is at most a second old.
 #[derive(Debug, Default)]
@@ -24,7 +26,9 @@ impl Date {
     pub(crate) fn write(&self, now: Instant, out: &mut Vec<u8>) {
         if self.until.get().is_none_or(|until| now >= until) {
             let wall = OffsetDateTime::now_utc();
-            let left = Duration::from_nanos(u64::from(1_000_000_000 - wall.nanosecond().min(999_999_999)));
+            let left = Duration::from_nanos(u64::from(
+                1_000_000_000 - wall.nanosecond().min(999_999_999),
+            ));
             self.until.set(Some(now + left));
             self.text.replace(format_date(wall));
         }

@@ -18,7 +18,6 @@ use super::reply::{self, Answer};
 use super::session::Session;
 use super::tunnel;
 use super::upstream::Upstream;
-use std::net::Shutdown;
 use crate::backend::balancer::NoServer;
 use crate::backend::{Backend, Scheme, Server, ServerId};
 use crate::frontend::Frontend;
@@ -27,8 +26,9 @@ use crate::http::body::{BodyReader, Framing};
 use crate::http::h1::{Request, Upgrade};
 use crate::http::{FieldId, Head, Span};
 use crate::limits::{BODY_INLINE_BYTES, CLIENT_CHECK_INTERVAL, LINGER_TIMEOUT, SEND_STALL_TIMEOUT};
-use crate::reactor::{Instant, now};
 use crate::reactor::{Buffer, Room};
+use crate::reactor::{Instant, now};
+use std::net::Shutdown;
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,28 +41,55 @@ pub(crate) enum After {
 }
 
 /// One exchange, from a request's head to the last byte of its answer.
-pub(crate) async fn run(core: &Rc<Core>, client: &Client, session: &mut Session, request: &Request) -> After {
+pub(crate) async fn run(
+    core: &Rc<Core>,
+    client: &Client,
+    session: &mut Session,
+    request: &Request,
+) -> After {
     let at = now();
     core.counters.requests.add(1);
-    client.timer.set(at + core.settings.timeouts.write.unwrap_or(SEND_STALL_TIMEOUT));
+    client
+        .timer
+        .set(at + core.settings.timeouts.write.unwrap_or(SEND_STALL_TIMEOUT));
     if session.request.target() == b"*" {
         return answer(core, client, session, request, Own::Empty).await;
     }
     let snapshot = core.snapshot(); // One snapshot for the whole exchange, even across a reload.
-    let found = snapshot.trie(client.entry_point).map(|trie| trie.lookup(&session.request, &mut session.scratch));
+    let found = snapshot
+        .trie(client.entry_point)
+        .map(|trie| trie.lookup(&session.request, &mut session.scratch));
     let frontend = match found {
         Some(Lookup::Frontend(id)) => snapshot.frontend(id),
         Some(Lookup::Redirect) => return answer(core, client, session, request, Own::Moved).await,
         Some(Lookup::None) | None => {
-            return answer(core, client, session, request, Own::Answer(reply::NOT_FOUND)).await;
+            return answer(
+                core,
+                client,
+                session,
+                request,
+                Own::Answer(reply::NOT_FOUND),
+            )
+            .await;
         }
     };
     if !client.trusted {
         session.request.remove(FieldId::XForwardedPrefix);
         session.request.remove(FieldId::XReplacedPath);
     }
-    if frontend.modifiers.apply(&mut session.request, &mut session.scratch).is_err() {
-        return answer(core, client, session, request, Own::Answer(reply::NOT_FOUND)).await;
+    if frontend
+        .modifiers
+        .apply(&mut session.request, &mut session.scratch)
+        .is_err()
+    {
+        return answer(
+            core,
+            client,
+            session,
+            request,
+            Own::Answer(reply::NOT_FOUND),
+        )
+        .await;
     }
     let backend = snapshot.backend(frontend.backend);
     match ask(core, client, session, request, frontend, backend, at).await {
@@ -98,7 +125,11 @@ async fn ask(
     let mut fresh = false;
     loop {
         let server = backend.server(id);
-        let failure = match attempt(core, client, session, request, upgrade, frontend, server, fresh, at).await {
+        let failure = match attempt(
+            core, client, session, request, upgrade, frontend, server, fresh, at,
+        )
+        .await
+        {
             Ok(after) => return Ok(after),
             Err(failure) => failure,
         };
@@ -131,11 +162,19 @@ fn pick(backend: &Backend, tried: &[ServerId]) -> Result<ServerId, Failure> {
         Err(NoServer::Empty) => Cause::NoServer,
         Err(NoServer::AllZero | NoServer::AllTried) => Cause::NoWeight,
     };
-    Err(Failure { side: Side::Proxy, stage: Stage::Pick, retry: Retry::Never, cause })
+    Err(Failure {
+        side: Side::Proxy,
+        stage: Stage::Pick,
+        retry: Retry::Never,
+        cause,
+    })
 }
 
 /// One try: a connection, the request sent, the answer relayed. Fails only while the client has seen nothing.
-#[expect(clippy::too_many_arguments, reason = "the story's whole cast; a struct would only be taken apart here")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the story's whole cast; a struct would only be taken apart here"
+)]
 async fn attempt(
     core: &Rc<Core>,
     client: &Client,
@@ -147,7 +186,10 @@ async fn attempt(
     fresh: bool,
     at: Instant,
 ) -> Result<After, Failure> {
-    let mut upstream = core.pools.open(server, fresh, core.settings.timeouts.dial).await?;
+    let mut upstream = core
+        .pools
+        .open(server, fresh, core.settings.timeouts.dial)
+        .await?;
     let body = Body::of(request, session);
     let mut out = Buffer::take(Room::Small);
     let forwarding = Forwarding {
@@ -163,17 +205,56 @@ async fn attempt(
         out.extend(&inbound.bytes()[..bytes]);
     }
     session.watch.set(at + CLIENT_CHECK_INTERVAL);
-    let retry = if upstream.reused { Retry::Stale } else { Retry::Never };
-    upstream.socket.send(out, &client.timer).await.map_err(|error| Failure::io(Stage::Send, retry, error))?;
+    let retry = if upstream.reused {
+        Retry::Stale
+    } else {
+        Retry::Never
+    };
+    upstream
+        .socket
+        .send(out, &client.timer)
+        .await
+        .map_err(|error| Failure::io(Stage::Send, retry, error))?;
 
     session.body_begun = body == Body::Streamed;
-    let Session { inbound, request: head, answer, answer_trailers, request_trailers, watch, upload, sends, .. } = session;
+    let Session {
+        inbound,
+        request: head,
+        answer,
+        answer_trailers,
+        request_trailers,
+        watch,
+        upload,
+        sends,
+        ..
+    } = session;
     let uploading = Upload::new(body == Body::Streamed, request.expect_continue);
-    let mut answering = Answering { request, head, answer, trailers: answer_trailers, watch, upload: &uploading, sends, at };
+    let mut answering = Answering {
+        request,
+        head,
+        answer,
+        trailers: answer_trailers,
+        watch,
+        upload: &uploading,
+        sends,
+        at,
+    };
     let end = if body == Body::Streamed {
         let server_socket = Rc::clone(&upstream.socket);
-        let sending = body::Sending { framing: request.framing, inbound, trailers: request_trailers, timer: upload };
-        let mut upload_task = pin!(body::upload(core, client, &server_socket, sending, &uploading, at));
+        let sending = body::Sending {
+            framing: request.framing,
+            inbound,
+            trailers: request_trailers,
+            timer: upload,
+        };
+        let mut upload_task = pin!(body::upload(
+            core,
+            client,
+            &server_socket,
+            sending,
+            &uploading,
+            at
+        ));
         let mut answer_task = pin!(answer::relay(core, client, &mut upstream, &mut answering));
         // Both go on at once: a server may answer before it has read everything.
         let mut uploaded = None;
@@ -206,9 +287,15 @@ async fn attempt(
             }
         }
         match (end, uploaded) {
-            (Err(_), Some(UploadEnd::ClientGone)) => return Err(Failure::client(Stage::Send, Cause::ClientGone)),
-            (Err(_), Some(UploadEnd::Malformed)) => return Err(Failure::client(Stage::Send, Cause::ClientBody)),
-            (Err(_), Some(UploadEnd::TooSlow)) => return Err(Failure::client(Stage::Send, Cause::ClientSlow)),
+            (Err(_), Some(UploadEnd::ClientGone)) => {
+                return Err(Failure::client(Stage::Send, Cause::ClientGone));
+            }
+            (Err(_), Some(UploadEnd::Malformed)) => {
+                return Err(Failure::client(Stage::Send, Cause::ClientBody));
+            }
+            (Err(_), Some(UploadEnd::TooSlow)) => {
+                return Err(Failure::client(Stage::Send, Cause::ClientSlow));
+            }
             (end, Some(UploadEnd::Done)) => end?,
             // The answer is complete, but where the client's body ends is not known.
             (end, _) => {
@@ -225,11 +312,18 @@ async fn attempt(
         inbound.advance(bytes);
     }
     Ok(match end {
-        End::Complete { keep_client, keep_server } => {
+        End::Complete {
+            keep_client,
+            keep_server,
+        } => {
             if keep_server {
                 keep(core, upstream).await;
             }
-            if keep_client { After::Keep } else { After::Close }
+            if keep_client {
+                After::Keep
+            } else {
+                After::Close
+            }
         }
         End::Cut => After::Close,
         End::Tunnel { first } => {
@@ -261,7 +355,9 @@ impl Body {
             Framing::Length(length) => {
                 let arrived = session.inbound.as_ref().map_or(0, Buffer::len);
                 match usize::try_from(length) {
-                    Ok(length) if length <= arrived && length <= BODY_INLINE_BYTES => Self::Inline(length),
+                    Ok(length) if length <= arrived && length <= BODY_INLINE_BYTES => {
+                        Self::Inline(length)
+                    }
                     _ => Self::Streamed,
                 }
             }
@@ -277,7 +373,10 @@ fn repeatable(session: &Session, request: &Request) -> bool {
 
 /// RFC 9110 9.2.2.
 fn is_idempotent(request: &Head) -> bool {
-    matches!(request.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE" | b"TRACE")
+    matches!(
+        request.method(),
+        b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE" | b"TRACE"
+    )
 }
 
 /// Tells the client, if there is one, and the log.
@@ -317,7 +416,13 @@ enum Own {
     Empty,
 }
 
-async fn answer(core: &Rc<Core>, client: &Client, session: &mut Session, request: &Request, own: Own) -> After {
+async fn answer(
+    core: &Rc<Core>,
+    client: &Client,
+    session: &mut Session,
+    request: &Request,
+    own: Own,
+) -> After {
     let read = body_is_read(session, request);
     let keep = request.persistent && read && !core.draining();
     let manner = reply::manner(&session.request, keep);
@@ -327,7 +432,14 @@ async fn answer(core: &Rc<Core>, client: &Client, session: &mut Session, request
         Own::Answer(own) => reply::write(core, own, manner, at, out.vec_mut()),
         Own::Moved => {
             let get = session.request.method() == b"GET";
-            reply::write_moved(core, session.scratch.location(), get, manner, at, out.vec_mut());
+            reply::write_moved(
+                core,
+                session.scratch.location(),
+                get,
+                manner,
+                at,
+                out.vec_mut(),
+            );
         }
         Own::Empty => reply::write_empty(core, manner, at, out.vec_mut()),
     }

@@ -73,16 +73,30 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn server(stage: Stage, retry: Retry, cause: Cause) -> Self {
-        Self { side: Side::Server, stage, retry, cause }
+        Self {
+            side: Side::Server,
+            stage,
+            retry,
+            cause,
+        }
     }
 
     pub(crate) fn client(stage: Stage, cause: Cause) -> Self {
-        Self { side: Side::Client, stage, retry: Retry::Never, cause }
+        Self {
+            side: Side::Client,
+            stage,
+            retry: Retry::Never,
+            cause,
+        }
     }
 
     /// A failure of an operation on a server's connection.
     pub(crate) fn io(stage: Stage, retry: Retry, error: io::Error) -> Self {
-        let cause = if error.kind() == io::ErrorKind::TimedOut { Cause::TimedOut } else { Cause::Io(error) };
+        let cause = if error.kind() == io::ErrorKind::TimedOut {
+            Cause::TimedOut
+        } else {
+            Cause::Io(error)
+        };
         Self::server(stage, retry, cause)
     }
 }
@@ -99,7 +113,7 @@ impl fmt::Display for Failure {
             Stage::Connect => "connecting",
             Stage::Send => "sending the request",
             Stage::Answer => "waiting for the answer",
-            };
+        };
         write!(f, "{side}, {stage}: ")?;
         match &self.cause {
             Cause::NoServer => f.write_str("the backend has no server"),

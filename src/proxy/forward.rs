@@ -4,15 +4,14 @@
 //! Hop-by-hop fields were stripped from the head before: what is set here cannot be removed by a client.
 //! Never sends anything.
 
-
 use super::connection::Client;
 use super::core::Core;
 use super::reply;
 use crate::backend::Server;
 use crate::http::body::Framing;
-use crate::http::h1::encode;
-use crate::http::h1::Request;
 use crate::http::field::FieldSet;
+use crate::http::h1::Request;
+use crate::http::h1::encode;
 use crate::http::{FieldId, Head, Span, Version};
 use crate::reactor::Instant;
 
@@ -30,13 +29,34 @@ pub(crate) struct Forwarding<'a> {
 }
 
 /// Appends the head of a request, as its server gets it.
-pub(crate) fn request_head(core: &Core, client: &Client, head: &Head, forwarding: &Forwarding<'_>, out: &mut Vec<u8>) {
-    let Forwarding { request, pass_host, server, expect, upgrade, introduction } = *forwarding;
+pub(crate) fn request_head(
+    core: &Core,
+    client: &Client,
+    head: &Head,
+    forwarding: &Forwarding<'_>,
+    out: &mut Vec<u8>,
+) {
+    let Forwarding {
+        request,
+        pass_host,
+        server,
+        expect,
+        upgrade,
+        introduction,
+    } = *forwarding;
     encode::request_line(out, head.method(), head.target());
     let authority = head.authority();
-    let host = if pass_host && !authority.is_empty() { authority } else { &server.authority };
+    let host = if pass_host && !authority.is_empty() {
+        authority
+    } else {
+        &server.authority
+    };
     encode::field(out, b"Host", host);
-    let mut skipped = if client.trusted { SAID_ANEW } else { SAID_BY_NOBODY };
+    let mut skipped = if client.trusted {
+        SAID_ANEW
+    } else {
+        SAID_BY_NOBODY
+    };
     if !expect {
         skipped.insert(FieldId::Expect);
     }
@@ -49,7 +69,11 @@ pub(crate) fn request_head(core: &Core, client: &Client, head: &Head, forwarding
         if !authority.is_empty() {
             encode::field(out, b"X-Forwarded-Host", authority);
         }
-        encode::field(out, b"X-Forwarded-Port", port_of(authority).unwrap_or(b"80"));
+        encode::field(
+            out,
+            b"X-Forwarded-Port",
+            port_of(authority).unwrap_or(b"80"),
+        );
     }
     match request.framing {
         Framing::None => {}
@@ -68,12 +92,15 @@ pub(crate) fn request_head(core: &Core, client: &Client, head: &Head, forwarding
 }
 
 /// What is never copied from a request: it is written anew.
-const SAID_ANEW: FieldSet =
-    SAID_OF_A_CLIENT.union(FieldSet::WRITTEN_BY_CALLER).union(FieldSet::of(&[FieldId::XForwardedServer]));
+const SAID_ANEW: FieldSet = SAID_OF_A_CLIENT
+    .union(FieldSet::WRITTEN_BY_CALLER)
+    .union(FieldSet::of(&[FieldId::XForwardedServer]));
 
 /// What a client that is not trusted does not get through either.
-const SAID_BY_NOBODY: FieldSet =
-    SAID_ANEW.union(FieldSet::of(&[FieldId::XForwardedMethod, FieldId::XForwardedUri]));
+const SAID_BY_NOBODY: FieldSet = SAID_ANEW.union(FieldSet::of(&[
+    FieldId::XForwardedMethod,
+    FieldId::XForwardedUri,
+]));
 
 /// What is never copied from an answer: its framing is ours.
 const FRAMING: FieldSet = FieldSet::of(&[FieldId::ContentLength, FieldId::TransferEncoding]);
@@ -94,7 +121,11 @@ pub(crate) fn introduce(core: &Core, client: &Client, out: &mut Vec<u8>) {
     encode::field(out, b"X-Forwarded-For", client.address.as_bytes());
     encode::field(out, b"X-Real-Ip", client.address.as_bytes());
     encode::field(out, b"X-Forwarded-Proto", b"http");
-    encode::field(out, b"X-Forwarded-Server", core.settings.host_name.as_bytes());
+    encode::field(
+        out,
+        b"X-Forwarded-Server",
+        core.settings.host_name.as_bytes(),
+    );
 }
 
 /// What we say of a trusted client, which is believed where it says something already.
@@ -109,17 +140,30 @@ fn forwarded(core: &Core, client: &Client, head: &Head, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
     let authority = head.authority();
     let proto = said(FieldId::XForwardedProto).unwrap_or(b"http");
-    encode::field(out, b"X-Real-Ip", said(FieldId::XRealIp).unwrap_or(client.address.as_bytes()));
+    encode::field(
+        out,
+        b"X-Real-Ip",
+        said(FieldId::XRealIp).unwrap_or(client.address.as_bytes()),
+    );
     encode::field(out, b"X-Forwarded-Proto", proto);
-    if let Some(host) = said(FieldId::XForwardedHost).or(Some(authority)).filter(|host| !host.is_empty()) {
+    if let Some(host) = said(FieldId::XForwardedHost)
+        .or(Some(authority))
+        .filter(|host| !host.is_empty())
+    {
         encode::field(out, b"X-Forwarded-Host", host);
     }
-    let port = said(FieldId::XForwardedPort).or_else(|| port_of(authority)).unwrap_or_else(|| match proto {
-        b"https" | b"wss" => b"443",
-        _ => b"80",
-    });
+    let port = said(FieldId::XForwardedPort)
+        .or_else(|| port_of(authority))
+        .unwrap_or_else(|| match proto {
+            b"https" | b"wss" => b"443",
+            _ => b"80",
+        });
     encode::field(out, b"X-Forwarded-Port", port);
-    encode::field(out, b"X-Forwarded-Server", core.settings.host_name.as_bytes());
+    encode::field(
+        out,
+        b"X-Forwarded-Server",
+        core.settings.host_name.as_bytes(),
+    );
 }
 
 /// The port of `host:port` or `[host]:port`.
@@ -141,7 +185,13 @@ pub(crate) struct ToClient {
 }
 
 /// Appends the head of a final answer, as the client gets it.
-pub(crate) fn answer_head(core: &Core, answer: &mut Head, to_client: &ToClient, at: Instant, out: &mut Vec<u8>) {
+pub(crate) fn answer_head(
+    core: &Core,
+    answer: &mut Head,
+    to_client: &ToClient,
+    at: Instant,
+    out: &mut Vec<u8>,
+) {
     answer.strip_hop_by_hop();
     reply::status_line(out, to_client.version, answer.status);
     encode::fields(out, answer, FRAMING);

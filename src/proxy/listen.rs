@@ -27,7 +27,9 @@ pub(crate) async fn accept(core: Rc<Core>, listener: Rc<Listener>, entry_point: 
                     begin(&core, socket, peer, entry_point);
                 }
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotConnected => return core.accepts_no_more(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotConnected => {
+                return core.accepts_no_more();
+            }
             Err(error) if is_exhaustion(&error) => {
                 if !exhausted {
                     exhausted = true;
@@ -47,7 +49,10 @@ pub(crate) async fn accept(core: Rc<Core>, listener: Rc<Listener>, entry_point: 
 }
 
 fn is_exhaustion(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
 }
 
 /// Starts to serve a connection on this core.
@@ -58,19 +63,31 @@ pub(crate) fn begin(core: &Rc<Core>, socket: Socket, peer: SocketAddr, entry_poi
 }
 
 /// Gives the connection to the least crowded core if this one is crowded. Gives it back if it is to stay.
-fn hand_over(core: &Core, socket: Socket, peer: SocketAddr, entry_point: EntryPointId) -> Option<Socket> {
+fn hand_over(
+    core: &Core,
+    socket: Socket,
+    peer: SocketAddr,
+    entry_point: EntryPointId,
+) -> Option<Socket> {
     let own = core.load.connections();
     if own < CROWD || core.neighbours.len() < 2 {
         return Some(socket);
     }
-    let other = core.neighbours.iter().min_by_key(|neighbour| neighbour.load.connections())?;
+    let other = core
+        .neighbours
+        .iter()
+        .min_by_key(|neighbour| neighbour.load.connections())?;
     let theirs = other.load.connections();
     if own < theirs + theirs / 4 + CROWD {
         return Some(socket);
     }
     match socket.into_fd() {
         Ok(descriptor) => {
-            let message = Message::Connection { entry_point, socket: descriptor, peer };
+            let message = Message::Connection {
+                entry_point,
+                socket: descriptor,
+                peer,
+            };
             match other.mailbox.send(message) {
                 Ok(()) => None,
                 Err(Message::Connection { socket, .. }) => Socket::from_fd(socket).ok(),
@@ -78,7 +95,10 @@ fn hand_over(core: &Core, socket: Socket, peer: SocketAddr, entry_point: EntryPo
             }
         }
         Err(error) => {
-            tracing::debug!("core {}: a connection could not be handed over: {error}", core.index);
+            tracing::debug!(
+                "core {}: a connection could not be handed over: {error}",
+                core.index
+            );
             None
         }
     }

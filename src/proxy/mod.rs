@@ -53,7 +53,11 @@ pub struct Launched {
 #[derive(Debug)]
 pub enum LaunchError {
     /// An entry point's address cannot be listened on.
-    Bind { entry_point: String, address: SocketAddr, error: io::Error },
+    Bind {
+        entry_point: String,
+        address: SocketAddr,
+        error: io::Error,
+    },
     /// A core has no ring, no mailbox or no thread.
     Core { core: usize, error: io::Error },
 }
@@ -61,8 +65,15 @@ pub enum LaunchError {
 impl std::fmt::Display for LaunchError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Bind { entry_point, address, error } => {
-                write!(f, "error opening listener: entry point {entry_point}: {address}: {error}")
+            Self::Bind {
+                entry_point,
+                address,
+                error,
+            } => {
+                write!(
+                    f,
+                    "error opening listener: entry point {entry_point}: {address}: {error}"
+                )
             }
             Self::Core { core, error } => write!(f, "core {core} cannot start: {error}"),
         }
@@ -99,9 +110,18 @@ pub fn launch(
     let mut addresses = Vec::new();
     for entry_point in &settings.entry_points {
         let address = entry_point.address;
-        let failed = |error| LaunchError::Bind { entry_point: entry_point.name.clone(), address, error };
+        let failed = |error| LaunchError::Bind {
+            entry_point: entry_point.name.clone(),
+            address,
+            error,
+        };
         let bound = reactor::bind(address, cpus).map_err(failed)?;
-        addresses.push(bound.first().map_or(Ok(address), TcpListener::local_addr).map_err(failed)?);
+        addresses.push(
+            bound
+                .first()
+                .map_or(Ok(address), TcpListener::local_addr)
+                .map_err(failed)?,
+        );
         for (own, listener) in listeners.iter_mut().zip(bound) {
             own.push(listener);
         }
@@ -110,7 +130,10 @@ pub fn launch(
     let mut neighbours = Vec::new();
     for core in 0..cpus.len() {
         let (sender, receiver) = mailbox().map_err(|error| LaunchError::Core { core, error })?;
-        neighbours.push(Neighbour { mailbox: sender, load: Arc::default() });
+        neighbours.push(Neighbour {
+            mailbox: sender,
+            load: Arc::default(),
+        });
         mailboxes.push(receiver);
     }
     let mut cores: Vec<Core> = Vec::new();
@@ -127,7 +150,11 @@ pub fn launch(
         };
         let cpu = if pin { cpus.get(index).copied() } else { None };
         match start_thread(start, driver, cpu) {
-            Ok(thread) => cores.push(Core { mailbox: neighbours[index].mailbox.clone(), counters, thread }),
+            Ok(thread) => cores.push(Core {
+                mailbox: neighbours[index].mailbox.clone(),
+                counters,
+                thread,
+            }),
             Err(error) => {
                 for core in cores {
                     let _ = core.mailbox.send(Message::Stop);
@@ -144,23 +171,25 @@ pub fn launch(
 fn start_thread(start: Start, driver: Driver, cpu: Option<usize>) -> io::Result<JoinHandle<()>> {
     let (ready, wait) = bounded::<io::Result<()>>(1);
     let index = start.index;
-    let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
-        let told = ready.clone();
-        let ran = reactor::run(driver, cpu, move || async move {
-            match begin(start) {
-                Ok((core, mailbox, bell, listeners)) => {
-                    let _ = ready.send(Ok(()));
-                    attend(&core, &mailbox, &bell, &listeners).await;
+    let thread = std::thread::Builder::new()
+        .name(format!("core-{index}"))
+        .spawn(move || {
+            let told = ready.clone();
+            let ran = reactor::run(driver, cpu, move || async move {
+                match begin(start) {
+                    Ok((core, mailbox, bell, listeners)) => {
+                        let _ = ready.send(Ok(()));
+                        attend(&core, &mailbox, &bell, &listeners).await;
+                    }
+                    Err(error) => {
+                        let _ = ready.send(Err(error));
+                    }
                 }
-                Err(error) => {
-                    let _ = ready.send(Err(error));
-                }
+            });
+            if let Err(error) = ran {
+                let _ = told.send(Err(error));
             }
-        });
-        if let Err(error) = ran {
-            let _ = told.send(Err(error));
-        }
-    })?;
+        })?;
     match wait.recv() {
         Ok(Ok(())) => Ok(thread),
         Ok(Err(error)) => Err(error),
@@ -172,10 +201,22 @@ type Begun = (Rc<CoreState>, Mailbox, Socket, Vec<Rc<Listener>>);
 
 /// Takes possession, on the core's own thread: its state, its listening sockets.
 fn begin(start: Start) -> io::Result<Begun> {
-    let Start { index, settings, listeners, mut mailbox, neighbours, counters, reports } = start;
-    let bell = mailbox.take_bell().ok_or_else(|| io::Error::other("its mailbox has no bell"))?;
+    let Start {
+        index,
+        settings,
+        listeners,
+        mut mailbox,
+        neighbours,
+        counters,
+        reports,
+    } = start;
+    let bell = mailbox
+        .take_bell()
+        .ok_or_else(|| io::Error::other("its mailbox has no bell"))?;
     let bell = Socket::from_fd(bell.into())?;
-    let core = Rc::new(CoreState::new(index, settings, counters, neighbours, reports));
+    let core = Rc::new(CoreState::new(
+        index, settings, counters, neighbours, reports,
+    ));
     let mut accepting = Vec::new();
     for (id, listener) in listeners.into_iter().enumerate() {
         let listener = Rc::new(Listener::from_std(listener)?);
@@ -187,16 +228,28 @@ fn begin(start: Start) -> io::Result<Begun> {
 }
 
 /// Does what the mailbox says until it says stop.
-async fn attend(core: &Rc<CoreState>, mailbox: &Mailbox, bell: &Socket, listeners: &[Rc<Listener>]) {
+async fn attend(
+    core: &Rc<CoreState>,
+    mailbox: &Mailbox,
+    bell: &Socket,
+    listeners: &[Rc<Listener>],
+) {
     let unlimited = Timer::new();
     loop {
         mailbox.silence();
         while let Some(message) = mailbox.take() {
             match message {
                 Message::Snapshot(snapshot) => core.swap(snapshot),
-                Message::Connection { entry_point, socket, peer } => match Socket::from_fd(socket) {
+                Message::Connection {
+                    entry_point,
+                    socket,
+                    peer,
+                } => match Socket::from_fd(socket) {
                     Ok(socket) => listen::begin(core, socket, peer, entry_point),
-                    Err(error) => tracing::debug!("core {}: a connection handed over was lost: {error}", core.index),
+                    Err(error) => tracing::debug!(
+                        "core {}: a connection handed over was lost: {error}",
+                        core.index
+                    ),
                 },
                 Message::Drain => {
                     for listener in listeners {

@@ -4,8 +4,8 @@
 
 use super::core::Core;
 use super::failure::{Cause, Failure};
-use crate::http::h1::encode;
 use crate::http::h1::RequestError;
+use crate::http::h1::encode;
 use crate::http::{Head, Version};
 use crate::reactor::Instant;
 
@@ -19,10 +19,18 @@ pub(crate) struct Answer {
 }
 
 const fn text(status: u16, body: &'static str) -> Answer {
-    Answer { status, body, nosniff: false }
+    Answer {
+        status,
+        body,
+        nosniff: false,
+    }
 }
 
-pub(crate) const NOT_FOUND: Answer = Answer { status: 404, body: "404 page not found\n", nosniff: true };
+pub(crate) const NOT_FOUND: Answer = Answer {
+    status: 404,
+    body: "404 page not found\n",
+    nosniff: true,
+};
 pub(crate) const METHOD_NOT_ALLOWED: Answer = text(405, "Method Not Allowed");
 pub(crate) const BAD_REQUEST: Answer = text(400, "400 Bad Request");
 pub(crate) const REQUEST_TIMEOUT: Answer = text(408, "Request Timeout");
@@ -34,7 +42,9 @@ pub(crate) fn of_failure(failure: &Failure) -> Option<Answer> {
         Cause::NoServer => text(503, "Service Unavailable"),
         Cause::NoWeight | Cause::Scheme => INTERNAL,
         Cause::TimedOut => text(504, "Gateway Timeout"),
-        Cause::Unresolved | Cause::Io(_) | Cause::Closed | Cause::Malformed(_) => text(502, "Bad Gateway"),
+        Cause::Unresolved | Cause::Io(_) | Cause::Closed | Cause::Malformed(_) => {
+            text(502, "Bad Gateway")
+        }
         Cause::ClientBody => BAD_REQUEST,
         Cause::ClientSlow => REQUEST_TIMEOUT,
         Cause::ClientGone => return None,
@@ -76,7 +86,14 @@ pub(crate) fn write(core: &Core, answer: Answer, manner: Manner, at: Instant, ou
 }
 
 /// Appends a permanent redirect to `location`, with the little page that browsers of old want.
-pub(crate) fn write_moved(core: &Core, location: &[u8], get: bool, manner: Manner, at: Instant, out: &mut Vec<u8>) {
+pub(crate) fn write_moved(
+    core: &Core,
+    location: &[u8],
+    get: bool,
+    manner: Manner,
+    at: Instant,
+    out: &mut Vec<u8>,
+) {
     let mut body = Vec::new();
     if get {
         body.extend_from_slice(b"<a href=\"");
@@ -138,5 +155,9 @@ pub(crate) fn connection(version: Version, keep: bool, out: &mut Vec<u8>) {
 
 /// The manner in which a request whose head was read is answered.
 pub(crate) fn manner(request: &Head, keep: bool) -> Manner {
-    Manner { version: request.version, head_only: request.method() == b"HEAD", keep }
+    Manner {
+        version: request.version,
+        head_only: request.method() == b"HEAD",
+        keep,
+    }
 }

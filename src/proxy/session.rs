@@ -42,7 +42,12 @@ impl Session {
         self.inbound = None;
         self.scan = Scan::default();
         self.body_begun = false;
-        for head in [&mut self.request, &mut self.answer, &mut self.request_trailers, &mut self.answer_trailers] {
+        for head in [
+            &mut self.request,
+            &mut self.answer,
+            &mut self.request_trailers,
+            &mut self.answer_trailers,
+        ] {
             head.clear();
             head.shrink_if_large(HEAD_TEXT_KEPT);
         }

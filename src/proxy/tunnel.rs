@@ -9,13 +9,18 @@ use std::task::Poll;
 
 use super::connection::Client;
 use super::upstream::Upstream;
-use std::net::Shutdown;
 use crate::limits::SEND_STALL_TIMEOUT;
 use crate::reactor::now;
 use crate::reactor::{Buffer, Room, Timer};
+use std::net::Shutdown;
 
 /// Relays until both directions have ended, or one has failed. `inbound` and `first` are what came early.
-pub(crate) async fn run(client: &Client, upstream: &mut Upstream, inbound: Option<Buffer>, first: Buffer) {
+pub(crate) async fn run(
+    client: &Client,
+    upstream: &mut Upstream,
+    inbound: Option<Buffer>,
+    first: Buffer,
+) {
     let server = std::rc::Rc::clone(&upstream.socket);
     let sever = || {
         server.shutdown(Shutdown::Both);
@@ -60,7 +65,11 @@ pub(crate) async fn run(client: &Client, upstream: &mut Upstream, inbound: Optio
     poll_fn(|cx| {
         up_ended = up_ended || up.as_mut().poll(cx).is_ready();
         down_ended = down_ended || down.as_mut().poll(cx).is_ready();
-        if up_ended && down_ended { Poll::Ready(()) } else { Poll::Pending }
+        if up_ended && down_ended {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     })
     .await;
 }

@@ -18,8 +18,8 @@ use std::time::Duration;
 use super::failure::{Cause, Failure, Retry, Side, Stage};
 use crate::backend::{PoolKey, Server};
 use crate::limits::UPSTREAM_IDLE_TIMEOUT;
-use crate::reactor::{Instant, now};
 use crate::reactor::{Buffer, Room, Socket, Timer, limit, sleep};
+use crate::reactor::{Instant, now};
 
 /// A kept connection this fresh does not count against the limit of idle ones.
 const FRESH: Duration = Duration::from_secs(1);
@@ -39,7 +39,10 @@ struct Slot {
 
 impl Incoming {
     fn new(socket: Rc<Socket>) -> Self {
-        let slot = Rc::new(Slot { arrived: RefCell::new(None), room: Cell::new(Room::Small) });
+        let slot = Rc::new(Slot {
+            arrived: RefCell::new(None),
+            room: Cell::new(Room::Small),
+        });
         let filled = Rc::clone(&slot);
         let pump = Box::pin(async move {
             let unlimited = Timer::new();
@@ -50,10 +53,21 @@ impl Incoming {
                 if last {
                     return;
                 }
-                poll_fn(|_| if filled.arrived.borrow().is_some() { Poll::Pending } else { Poll::Ready(()) }).await;
+                poll_fn(|_| {
+                    if filled.arrived.borrow().is_some() {
+                        Poll::Pending
+                    } else {
+                        Poll::Ready(())
+                    }
+                })
+                .await;
             }
         });
-        Self { slot, pump, ended: false }
+        Self {
+            slot,
+            pump,
+            ended: false,
+        }
     }
 
     /// What arrived next; empty at the end of the stream. Pending leaves a receive under way.
@@ -99,7 +113,12 @@ pub(crate) struct Pools {
 impl Pools {
     /// `idle_max` is per server address, on this core.
     pub(crate) fn new(idle_max: usize) -> Self {
-        Self { kept: RefCell::default(), count: Cell::new(0), idle_max, sweeping: Cell::new(false) }
+        Self {
+            kept: RefCell::default(),
+            count: Cell::new(0),
+            idle_max,
+            sweeping: Cell::new(false),
+        }
     }
 
     fn pop(&self, pool: PoolKey) -> Option<Box<Upstream>> {
@@ -176,7 +195,9 @@ impl Pools {
                         idle += 1;
                         let age = at.since(upstream.kept_since);
                         let surplus = idle <= excess && age >= FRESH;
-                        age < UPSTREAM_IDLE_TIMEOUT && !surplus && upstream.incoming.poll_next(cx).is_pending()
+                        age < UPSTREAM_IDLE_TIMEOUT
+                            && !surplus
+                            && upstream.incoming.poll_next(cx).is_pending()
                     });
                     closed += before - kept.len();
                 }
@@ -223,7 +244,13 @@ async fn connect(server: &Server, dial: Option<Duration>) -> Result<Box<Upstream
                 let socket = Rc::new(socket);
                 let incoming = Incoming::new(Rc::clone(&socket));
                 let pool = server.pool;
-                return Ok(Box::new(Upstream { socket, incoming, pool, reused: false, kept_since: now() }));
+                return Ok(Box::new(Upstream {
+                    socket,
+                    incoming,
+                    pool,
+                    reused: false,
+                    kept_since: now(),
+                }));
             }
             Err(error) => failure = Failure::io(Stage::Connect, Retry::Safe, error),
         }

@@ -9,7 +9,10 @@ use std::io;
 /// # Errors
 /// The kernel refuses; the limit stays as it was.
 pub fn raise_file_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: getrlimit(2) writes one `rlimit` through the pointer, which is to a live one of ours, and keeps nothing.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
         return Err(io::Error::last_os_error());

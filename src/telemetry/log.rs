@@ -113,7 +113,10 @@ pub struct Log {
 
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Log").field("format", &self.format).field("level", &self.level).finish_non_exhaustive()
+        f.debug_struct("Log")
+            .field("format", &self.format)
+            .field("level", &self.level)
+            .finish_non_exhaustive()
     }
 }
 
@@ -137,10 +140,23 @@ pub fn open(options: &Options) -> io::Result<Log> {
     let output = Output::open(options.file.as_deref())?;
     let (sender, receiver) = bounded(LINES_MAX);
     let dropped = Arc::new(AtomicU64::new(0));
-    let log = Log { orders: sender, dropped, format: options.format, level: options.level, offset };
-    let writer =
-        Writer { output, path: options.file.clone(), dropped: Arc::clone(&log.dropped), format: options.format, offset };
-    thread::Builder::new().name("log".to_owned()).spawn(move || writer.run(&receiver))?;
+    let log = Log {
+        orders: sender,
+        dropped,
+        format: options.format,
+        level: options.level,
+        offset,
+    };
+    let writer = Writer {
+        output,
+        path: options.file.clone(),
+        dropped: Arc::clone(&log.dropped),
+        format: options.format,
+        offset,
+    };
+    thread::Builder::new()
+        .name("log".to_owned())
+        .spawn(move || writer.run(&receiver))?;
     Ok(log)
 }
 
@@ -154,7 +170,11 @@ impl Log {
     /// Waits until every line so far is written, or the writer has not answered for two seconds.
     pub fn flush(&self) {
         let (done, wait) = bounded(1);
-        if self.orders.send_timeout(Order::Flush(done), FLUSH_WAIT).is_ok() {
+        if self
+            .orders
+            .send_timeout(Order::Flush(done), FLUSH_WAIT)
+            .is_ok()
+        {
             let _ = wait.recv_timeout(FLUSH_WAIT);
         }
     }
@@ -193,7 +213,13 @@ impl Subscriber for Log {
         let mut fields = Fields::default();
         event.record(&mut fields);
         fields.others.sort_unstable_by_key(|(name, _)| *name);
-        let line = line(self.format, now(self.offset), Level::of(level), &fields.message, &fields.others);
+        let line = line(
+            self.format,
+            now(self.offset),
+            Level::of(level),
+            &fields.message,
+            &fields.others,
+        );
         if self.orders.try_send(Order::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -257,7 +283,10 @@ fn line(
             }
         }
         Format::Json => {
-            let mut fields: Vec<(&str, &str)> = others.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let mut fields: Vec<(&str, &str)> = others
+                .iter()
+                .map(|(name, value)| (*name, value.as_str()))
+                .collect();
             fields.extend([("level", level.name()), ("msg", message), ("time", &time)]);
             fields.sort_unstable();
             line.push('{');
@@ -312,7 +341,10 @@ fn cut(text: &str) -> &str {
     if text.len() <= LINE_BYTES_MAX {
         return text;
     }
-    let end = (0..=LINE_BYTES_MAX).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    let end = (0..=LINE_BYTES_MAX)
+        .rev()
+        .find(|&at| text.is_char_boundary(at))
+        .unwrap_or(0);
     &text[..end]
 }
 
@@ -326,10 +358,15 @@ impl Output {
         let Some(path) = path else {
             return Ok(Self::Stdout(io::stdout()));
         };
-        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        if let Some(directory) = path
+            .parent()
+            .filter(|directory| !directory.as_os_str().is_empty())
+        {
             std::fs::create_dir_all(directory)?;
         }
-        Ok(Self::File(OpenOptions::new().create(true).append(true).open(path)?))
+        Ok(Self::File(
+            OpenOptions::new().create(true).append(true).open(path)?,
+        ))
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -363,8 +400,12 @@ impl Writer {
             }
             let dropped = self.dropped.swap(0, Ordering::Relaxed);
             if dropped > 0 {
-                let message = format!("{dropped} log lines were dropped: the log cannot be written fast enough");
-                let _ = self.output.write(line(self.format, now(self.offset), Level::Warning, &message, &[]).as_bytes());
+                let message = format!(
+                    "{dropped} log lines were dropped: the log cannot be written fast enough"
+                );
+                let _ = self.output.write(
+                    line(self.format, now(self.offset), Level::Warning, &message, &[]).as_bytes(),
+                );
             }
         }
     }
@@ -374,7 +415,9 @@ impl Writer {
             Ok(output) => self.output = output,
             Err(error) => {
                 let message = format!("Cannot reopen the log, going on with the old file: {error}");
-                let _ = self.output.write(line(self.format, now(self.offset), Level::Error, &message, &[]).as_bytes());
+                let _ = self.output.write(
+                    line(self.format, now(self.offset), Level::Error, &message, &[]).as_bytes(),
+                );
             }
         }
     }
@@ -386,19 +429,45 @@ mod tests {
 
     fn check(format: Format, message: &str, others: &[(&'static str, &str)], expected: &str) {
         let time = OffsetDateTime::from_unix_timestamp(1_795_171_737).expect("a time in range");
-        let others: Vec<_> = others.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        assert_eq!(line(format, time, Level::Info, message, &others), format!("{expected}\n"));
+        let others: Vec<_> = others
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect();
+        assert_eq!(
+            line(format, time, Level::Info, message, &others),
+            format!("{expected}\n")
+        );
     }
 
     #[test]
     fn common_lines() {
         let at = r#"time="2026-11-20T10:48:57Z" level=info"#;
-        check(Format::Common, "I have to go...", &[], &format!(r#"{at} msg="I have to go...""#));
+        check(
+            Format::Common,
+            "I have to go...",
+            &[],
+            &format!(r#"{at} msg="I have to go...""#),
+        );
         check(Format::Common, "hello", &[], &format!("{at} msg=hello"));
-        check(Format::Common, "a/b@c^d+e-f_g.h", &[], &format!("{at} msg=a/b@c^d+e-f_g.h"));
+        check(
+            Format::Common,
+            "a/b@c^d+e-f_g.h",
+            &[],
+            &format!("{at} msg=a/b@c^d+e-f_g.h"),
+        );
         check(Format::Common, "", &[], &format!("{at} msg="));
-        check(Format::Common, "say \"x\" \\ \n\t\x07é", &[], &format!(r#"{at} msg="say \"x\" \\ \n\t\x07é""#));
-        check(Format::Common, "m", &[("core", "3"), ("provider", "a b")], &format!(r#"{at} msg=m core=3 provider="a b""#));
+        check(
+            Format::Common,
+            "say \"x\" \\ \n\t\x07é",
+            &[],
+            &format!(r#"{at} msg="say \"x\" \\ \n\t\x07é""#),
+        );
+        check(
+            Format::Common,
+            "m",
+            &[("core", "3"), ("provider", "a b")],
+            &format!(r#"{at} msg=m core=3 provider="a b""#),
+        );
     }
 
     #[test]
@@ -420,7 +489,11 @@ mod tests {
 
     #[test]
     fn levels_are_read_in_any_case() {
-        for (text, expected) in [("DEBUG", Level::Debug), ("warn", Level::Warning), ("Warning", Level::Warning)] {
+        for (text, expected) in [
+            ("DEBUG", Level::Debug),
+            ("warn", Level::Warning),
+            ("Warning", Level::Warning),
+        ] {
             assert_eq!(Level::parse(text), Some(expected));
         }
         assert_eq!(Level::parse("loud"), None);
@@ -430,7 +503,12 @@ mod tests {
     fn lines_go_to_the_file_that_has_the_name_at_the_time() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("deep/er/traefik.log");
-        let log = open(&Options { level: Level::Warning, format: Format::Common, file: Some(path.clone()) }).expect("opens");
+        let log = open(&Options {
+            level: Level::Warning,
+            format: Format::Common,
+            file: Some(path.clone()),
+        })
+        .expect("opens");
         tracing::subscriber::with_default(log.clone(), || {
             tracing::warn!(target: "coreway::test", core = 3, "first one");
             tracing::info!(target: "coreway::test", "not important enough");
@@ -443,7 +521,10 @@ mod tests {
             log.flush();
             let old = std::fs::read_to_string(moved).expect("reads");
             assert_eq!(old.lines().count(), 2, "{old}");
-            assert!(old.contains(r#"level=warning msg="first one" core=3"#), "{old}");
+            assert!(
+                old.contains(r#"level=warning msg="first one" core=3"#),
+                "{old}"
+            );
             let new = std::fs::read_to_string(&path).expect("reads");
             assert!(new.ends_with("level=error msg=\"third one\"\n"), "{new}");
         });

@@ -66,7 +66,11 @@ impl Watch {
             }
         });
         let watcher = watcher
-            .inspect_err(|error| warn!("Cannot watch the file configuration, looking at it regularly instead: {error}"))
+            .inspect_err(|error| {
+                warn!(
+                    "Cannot watch the file configuration, looking at it regularly instead: {error}"
+                )
+            })
             .ok();
         Self {
             source: source.clone(),
@@ -98,14 +102,18 @@ impl Watch {
         if event.need_rescan() {
             return true;
         }
-        if matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(notify::event::ModifyKind::Name(_))) {
+        if matches!(
+            event.kind,
+            EventKind::Remove(_) | EventKind::Modify(notify::event::ModifyKind::Name(_))
+        ) {
             // A watch on a directory that went away is dead, even if a new one has its name and inode.
             for path in &event.paths {
                 self.armed.remove(path);
             }
         }
         event.paths.iter().any(|path| {
-            self.scope.steps.contains(path) || self.scope.trees.iter().any(|tree| path.starts_with(tree))
+            self.scope.steps.contains(path)
+                || self.scope.trees.iter().any(|tree| path.starts_with(tree))
         })
     }
 
@@ -117,15 +125,24 @@ impl Watch {
 
     /// Whether any watch was added.
     fn watch_all(&mut self, directories: &BTreeSet<PathBuf>) -> bool {
-        let Some(watcher) = &mut self.watcher else { return false };
-        let gone: Vec<PathBuf> = self.armed.keys().filter(|path| !directories.contains(*path)).cloned().collect();
+        let Some(watcher) = &mut self.watcher else {
+            return false;
+        };
+        let gone: Vec<PathBuf> = self
+            .armed
+            .keys()
+            .filter(|path| !directories.contains(*path))
+            .cloned()
+            .collect();
         for path in gone {
             self.armed.remove(&path);
             let _ = watcher.unwatch(&path);
         }
         let mut is_new = false;
         for path in directories {
-            let Ok(metadata) = std::fs::metadata(path) else { continue };
+            let Ok(metadata) = std::fs::metadata(path) else {
+                continue;
+            };
             let identity = (metadata.dev(), metadata.ino());
             if self.armed.get(path) == Some(&identity) {
                 continue;
@@ -137,10 +154,15 @@ impl Watch {
                     self.armed.insert(path.clone(), identity);
                     is_new = true;
                 }
-                Err(error) if self.has_warned => debug!("Unable to watch {}: {error}", path.display()),
+                Err(error) if self.has_warned => {
+                    debug!("Unable to watch {}: {error}", path.display())
+                }
                 Err(error) => {
                     self.has_warned = true;
-                    warn!("Unable to watch {}, looking at it regularly instead: {error}", path.display());
+                    warn!(
+                        "Unable to watch {}, looking at it regularly instead: {error}",
+                        path.display()
+                    );
                 }
             }
         }
@@ -202,7 +224,9 @@ fn follow(path: &Path, scope: &mut Scope) -> Option<PathBuf> {
         if metadata.is_symlink() {
             links += 1;
             scope.directories.insert(at.clone());
-            let target = std::fs::read_link(&next).ok().filter(|_| links <= LINKS_MAX)?;
+            let target = std::fs::read_link(&next)
+                .ok()
+                .filter(|_| links <= LINKS_MAX)?;
             if target.is_absolute() {
                 at = PathBuf::new();
             }
@@ -213,7 +237,9 @@ fn follow(path: &Path, scope: &mut Scope) -> Option<PathBuf> {
             at = next;
         }
     }
-    scope.directories.extend(at.ancestors().skip(1).take(2).map(Path::to_owned));
+    scope
+        .directories
+        .extend(at.ancestors().skip(1).take(2).map(Path::to_owned));
     Some(at)
 }
 
@@ -238,5 +264,10 @@ fn prints(scope: &Scope) -> BTreeMap<PathBuf, Print> {
         };
         Some((path.clone(), print))
     };
-    scope.files.iter().chain(&scope.trees).filter_map(print).collect()
+    scope
+        .files
+        .iter()
+        .chain(&scope.trees)
+        .filter_map(print)
+        .collect()
 }

@@ -15,7 +15,13 @@ const WEIGHT_PER_STEP: usize = 16;
 pub(super) fn run(tree: &Tree) -> Result<String, TemplateError> {
     // What the reference gives its templates is the value false.
     let data = Value::Bool(false);
-    let mut walk = Walk { tree, output: String::new(), variables: Vec::new(), steps: 0, depth: 0 };
+    let mut walk = Walk {
+        tree,
+        output: String::new(),
+        variables: Vec::new(),
+        steps: 0,
+        depth: 0,
+    };
     walk.variables.push(("$".to_owned(), data.clone()));
     walk.nodes(&tree.root, &data)?;
     Ok(walk.output)
@@ -43,7 +49,10 @@ impl Walk<'_> {
     fn nodes(&mut self, nodes: &[Node], dot: &Value) -> Done<Flow> {
         self.depth += 1;
         for node in nodes {
-            let fail = |message: String| TemplateError { line: node.line, message };
+            let fail = |message: String| TemplateError {
+                line: node.line,
+                message,
+            };
             if self.depth > DEPTH_MAX {
                 return Err(fail(format!("nested deeper than {DEPTH_MAX}")));
             }
@@ -69,21 +78,43 @@ impl Walk<'_> {
                     }
                     continue;
                 }
-                Kind::If { pipe, then, otherwise } => {
+                Kind::If {
+                    pipe,
+                    then,
+                    otherwise,
+                } => {
                     let value = self.pipe(pipe, dot).map_err(fail)?;
                     self.nodes(if value.is_true() { then } else { otherwise }, dot)?
                 }
-                Kind::With { pipe, then, otherwise } => {
+                Kind::With {
+                    pipe,
+                    then,
+                    otherwise,
+                } => {
                     let value = self.pipe(pipe, dot).map_err(fail)?;
-                    if value.is_true() { self.nodes(then, &value)? } else { self.nodes(otherwise, dot)? }
+                    if value.is_true() {
+                        self.nodes(then, &value)?
+                    } else {
+                        self.nodes(otherwise, dot)?
+                    }
                 }
-                Kind::Range { pipe, each, otherwise } => self.range(pipe, each, otherwise, dot, node.line)?,
+                Kind::Range {
+                    pipe,
+                    each,
+                    otherwise,
+                } => self.range(pipe, each, otherwise, dot, node.line)?,
                 Kind::Template { name, pipe } => {
-                    let value = pipe.as_ref().map_or(Ok(Value::Nil), |pipe| self.pipe(pipe, dot)).map_err(fail)?;
+                    let value = pipe
+                        .as_ref()
+                        .map_or(Ok(Value::Nil), |pipe| self.pipe(pipe, dot))
+                        .map_err(fail)?;
                     let Some(body) = self.tree.defined.get(name) else {
                         return Err(fail(format!("template \"{name}\" not defined")));
                     };
-                    let outside = std::mem::replace(&mut self.variables, vec![("$".to_owned(), value.clone())]);
+                    let outside = std::mem::replace(
+                        &mut self.variables,
+                        vec![("$".to_owned(), value.clone())],
+                    );
                     self.nodes(body, &value)?;
                     self.variables = outside;
                     Flow::Next
@@ -104,14 +135,27 @@ impl Walk<'_> {
         Ok(Flow::Next)
     }
 
-    fn range(&mut self, pipe: &Pipe, each: &[Node], otherwise: &[Node], dot: &Value, line: usize) -> Done<Flow> {
+    fn range(
+        &mut self,
+        pipe: &Pipe,
+        each: &[Node],
+        otherwise: &[Node],
+        dot: &Value,
+        line: usize,
+    ) -> Done<Flow> {
         let fail = |message: String| TemplateError { line, message };
         let over = self.pipe(pipe, dot).map_err(fail)?;
         let items: Vec<(Value, Value)> = match &over {
-            Value::List(list) => (0..).map(Value::Int).zip(list.items().iter().map(Value::copy)).collect(),
-            Value::Map(map) => {
-                map.borrow().entries().iter().map(|(key, value)| (Value::Text(key.clone()), value.copy())).collect()
-            }
+            Value::List(list) => (0..)
+                .map(Value::Int)
+                .zip(list.items().iter().map(Value::copy))
+                .collect(),
+            Value::Map(map) => map
+                .borrow()
+                .entries()
+                .iter()
+                .map(|(key, value)| (Value::Text(key.clone()), value.copy()))
+                .collect(),
             Value::Nil => Vec::new(),
             other => return Err(fail(format!("range cannot go over {}", other.kind()))),
         };
@@ -162,12 +206,22 @@ impl Walk<'_> {
     }
 
     fn assign(&mut self, name: &str, value: &Value) {
-        if let Some((_, place)) = self.variables.iter_mut().rev().find(|(known, _)| known == name) {
+        if let Some((_, place)) = self
+            .variables
+            .iter_mut()
+            .rev()
+            .find(|(known, _)| known == name)
+        {
             *place = value.clone();
         }
     }
 
-    fn command(&mut self, arguments: &[Argument], last: Option<Value>, dot: &Value) -> Result<Value, String> {
+    fn command(
+        &mut self,
+        arguments: &[Argument],
+        last: Option<Value>,
+        dot: &Value,
+    ) -> Result<Value, String> {
         if let Some((Argument::Function(function, path), given)) = arguments.split_first() {
             let mut values = Vec::with_capacity(given.len() + 1);
             for argument in given {

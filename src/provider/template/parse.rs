@@ -27,10 +27,25 @@ pub(super) struct Node {
 pub(super) enum Kind {
     Text(String),
     Action(Pipe),
-    If { pipe: Pipe, then: Vec<Node>, otherwise: Vec<Node> },
-    With { pipe: Pipe, then: Vec<Node>, otherwise: Vec<Node> },
-    Range { pipe: Pipe, each: Vec<Node>, otherwise: Vec<Node> },
-    Template { name: String, pipe: Option<Pipe> },
+    If {
+        pipe: Pipe,
+        then: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    With {
+        pipe: Pipe,
+        then: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    Range {
+        pipe: Pipe,
+        each: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    Template {
+        name: String,
+        pipe: Option<Pipe>,
+    },
     Break,
     Continue,
 }
@@ -89,15 +104,26 @@ enum Piece {
 }
 
 fn error<T>(line: usize, message: impl Into<String>) -> Result<T, TemplateError> {
-    Err(TemplateError { line, message: message.into() })
+    Err(TemplateError {
+        line,
+        message: message.into(),
+    })
 }
 
 pub(super) fn parse(text: &str) -> Result<Tree, TemplateError> {
     let mut pieces = pieces(text)?.into_iter();
-    let mut parser = Parser { defined: BTreeMap::new(), variables: vec!["$".to_owned()], depth: 0, loops: 0 };
+    let mut parser = Parser {
+        defined: BTreeMap::new(),
+        variables: vec!["$".to_owned()],
+        depth: 0,
+        loops: 0,
+    };
     let (root, end) = parser.nodes(&mut pieces)?;
     match end {
-        End::Text => Ok(Tree { root, defined: parser.defined }),
+        End::Text => Ok(Tree {
+            root,
+            defined: parser.defined,
+        }),
         End::End(line) => error(line, "unexpected end"),
         End::Else(line, _) => error(line, "unexpected else"),
     }
@@ -134,7 +160,10 @@ impl Parser {
         while let Some(piece) = pieces.next() {
             let (line, lexemes) = match piece {
                 Piece::Text(line, text) => {
-                    nodes.push(Node { line, kind: Kind::Text(text) });
+                    nodes.push(Node {
+                        line,
+                        kind: Kind::Text(text),
+                    });
                     continue;
                 }
                 Piece::Action(line, lexemes) => (line, lexemes),
@@ -143,8 +172,18 @@ impl Parser {
                 Some(Token::Word(word)) => word.clone(),
                 _ => String::new(),
             };
-            let is_keyword =
-                matches!(keyword.as_str(), "if" | "with" | "range" | "else" | "end" | "define" | "block" | "template" | "break" | "continue");
+            let is_keyword = matches!(
+                keyword.as_str(),
+                "if" | "with"
+                    | "range"
+                    | "else"
+                    | "end"
+                    | "define"
+                    | "block"
+                    | "template"
+                    | "break"
+                    | "continue"
+            );
             let mut rest = lexemes.into_iter();
             if is_keyword {
                 rest.next();
@@ -179,7 +218,11 @@ impl Parser {
                     if self.loops == 0 {
                         return error(line, format!("{keyword} outside of range"));
                     }
-                    if keyword == "break" { Kind::Break } else { Kind::Continue }
+                    if keyword == "break" {
+                        Kind::Break
+                    } else {
+                        Kind::Continue
+                    }
                 }
                 _ => Kind::Action(self.whole_pipe(line, rest, "an action")?),
             };
@@ -229,15 +272,36 @@ impl Parser {
         self.variables.truncate(mark);
         self.depth -= 1;
         Ok(match keyword {
-            "if" => Kind::If { pipe, then, otherwise },
-            "with" => Kind::With { pipe, then, otherwise },
-            _ => Kind::Range { pipe, each: then, otherwise },
+            "if" => Kind::If {
+                pipe,
+                then,
+                otherwise,
+            },
+            "with" => Kind::With {
+                pipe,
+                then,
+                otherwise,
+            },
+            _ => Kind::Range {
+                pipe,
+                each: then,
+                otherwise,
+            },
         })
     }
 
-    fn define(&mut self, line: usize, lexemes: Vec<Lexeme>, pieces: &mut Pieces) -> Result<(), TemplateError> {
+    fn define(
+        &mut self,
+        line: usize,
+        lexemes: Vec<Lexeme>,
+        pieces: &mut Pieces,
+    ) -> Result<(), TemplateError> {
         let mut lexemes = lexemes.into_iter();
-        let Some(Lexeme { token: Token::Text(name), .. }) = lexemes.next() else {
+        let Some(Lexeme {
+            token: Token::Text(name),
+            ..
+        }) = lexemes.next()
+        else {
             return error(line, "define needs a quoted name");
         };
         if lexemes.next().is_some() {
@@ -249,7 +313,12 @@ impl Parser {
     }
 
     /// The nodes up to the end of a define or block. Variables from outside are not seen inside.
-    fn body(&mut self, keyword: &str, line: usize, pieces: &mut Pieces) -> Result<Vec<Node>, TemplateError> {
+    fn body(
+        &mut self,
+        keyword: &str,
+        line: usize,
+        pieces: &mut Pieces,
+    ) -> Result<Vec<Node>, TemplateError> {
         self.deeper(line)?;
         let outside = std::mem::replace(&mut self.variables, vec!["$".to_owned()]);
         let loops = std::mem::take(&mut self.loops);
@@ -271,15 +340,28 @@ impl Parser {
         lexemes: Vec<Lexeme>,
     ) -> Result<(String, Option<Pipe>), TemplateError> {
         let mut lexemes = lexemes.into_iter();
-        let Some(Lexeme { token: Token::Text(name), .. }) = lexemes.next() else {
+        let Some(Lexeme {
+            token: Token::Text(name),
+            ..
+        }) = lexemes.next()
+        else {
             return error(line, format!("{keyword} needs a quoted name"));
         };
         let rest: Vec<Lexeme> = lexemes.collect();
-        let pipe = if rest.is_empty() { None } else { Some(self.whole_pipe(line, rest, keyword)?) };
+        let pipe = if rest.is_empty() {
+            None
+        } else {
+            Some(self.whole_pipe(line, rest, keyword)?)
+        };
         Ok((name, pipe))
     }
 
-    fn whole_pipe(&mut self, line: usize, lexemes: Vec<Lexeme>, place: &str) -> Result<Pipe, TemplateError> {
+    fn whole_pipe(
+        &mut self,
+        line: usize,
+        lexemes: Vec<Lexeme>,
+        place: &str,
+    ) -> Result<Pipe, TemplateError> {
         let mut lexemes = Lexemes::from(lexemes);
         let pipe = self.pipe(line, &mut lexemes, place)?;
         match lexemes.pop_front() {
@@ -289,7 +371,12 @@ impl Parser {
     }
 
     /// A pipe up to the end of the action or to a right parenthesis, which is left.
-    fn pipe(&mut self, line: usize, lexemes: &mut Lexemes, place: &str) -> Result<Pipe, TemplateError> {
+    fn pipe(
+        &mut self,
+        line: usize,
+        lexemes: &mut Lexemes,
+        place: &str,
+    ) -> Result<Pipe, TemplateError> {
         self.deeper(line)?;
         let (variables, is_assignment) = self.variables(line, lexemes, place)?;
         let mut commands = Vec::new();
@@ -299,10 +386,16 @@ impl Parser {
                 return error(line, format!("missing value in {place}"));
             };
             if !commands.is_empty() && !matches!(first, Argument::Function(..)) {
-                return error(line, "a value that is no function stands in a pipeline after the first");
+                return error(
+                    line,
+                    "a value that is no function stands in a pipeline after the first",
+                );
             }
             commands.push(command);
-            if lexemes.pop_front_if(|lexeme| lexeme.token == Token::Bar).is_none() {
+            if lexemes
+                .pop_front_if(|lexeme| lexeme.token == Token::Bar)
+                .is_none()
+            {
                 break;
             }
         }
@@ -314,7 +407,11 @@ impl Parser {
             self.variables.extend(variables.iter().cloned());
         }
         self.depth -= 1;
-        Ok(Pipe { variables, is_assignment, commands })
+        Ok(Pipe {
+            variables,
+            is_assignment,
+            commands,
+        })
     }
 
     /// `$x :=`, `$x =`, and in a range `$i, $e :=`.
@@ -345,7 +442,9 @@ impl Parser {
                 _ => break,
             }
         }
-        let Some(is_assignment) = is_assignment else { return Ok((Vec::new(), false)) };
+        let Some(is_assignment) = is_assignment else {
+            return Ok((Vec::new(), false));
+        };
         if names.len() > names_max {
             return error(line, format!("too many variables in {place}"));
         }
@@ -392,7 +491,12 @@ impl Parser {
                 Token::Assign => return error(line, "unexpected '=' in an action"),
                 Token::Bar | Token::Close => break,
             };
-            if let Some(Lexeme { token: Token::Field(_) | Token::Dot, line, is_adjacent: true }) = lexemes.front() {
+            if let Some(Lexeme {
+                token: Token::Field(_) | Token::Dot,
+                line,
+                is_adjacent: true,
+            }) = lexemes.front()
+            {
                 return error(*line, "unexpected '.' in an action");
             }
             arguments.push(argument);
@@ -415,7 +519,9 @@ fn fields(lexemes: &mut Lexemes) -> Vec<String> {
 }
 
 fn nothing_more(rest: &[Lexeme]) -> Result<(), TemplateError> {
-    rest.first().map_or(Ok(()), |lexeme| error(lexeme.line, "unexpected word in an action"))
+    rest.first().map_or(Ok(()), |lexeme| {
+        error(lexeme.line, "unexpected word in an action")
+    })
 }
 
 /// Cuts the text into plain parts and the tokens of actions.
@@ -426,7 +532,8 @@ fn pieces(text: &str) -> Result<Vec<Piece>, TemplateError> {
     let mut trims_left = false;
     loop {
         let open = rest.find("{{");
-        let (mut plain, after) = open.map_or((rest, None), |at| (&rest[..at], Some(&rest[at + 2..])));
+        let (mut plain, after) =
+            open.map_or((rest, None), |at| (&rest[..at], Some(&rest[at + 2..])));
         let plain_line = line;
         line += newlines(plain);
         if trims_left {
@@ -447,16 +554,24 @@ fn pieces(text: &str) -> Result<Vec<Piece>, TemplateError> {
             pieces.push(Piece::Text(plain_line, plain.to_owned()));
         }
         if let Some(comment) = after.strip_prefix("/*") {
-            let Some(end) = comment.find("*/") else { return error(line, "unclosed comment") };
+            let Some(end) = comment.find("*/") else {
+                return error(line, "unclosed comment");
+            };
             line += newlines(&comment[..end]);
             after = &comment[end + 2..];
-            let Some(closed) = close(after) else { return error(line, "a comment must be closed by */}}") };
+            let Some(closed) = close(after) else {
+                return error(line, "a comment must be closed by */}}");
+            };
             line += newlines(&after[..closed.length]);
             trims_left = closed.trims;
             rest = &after[closed.length..];
         } else {
             let action_line = line;
-            let mut lexer = Lexer { rest: after, line, lexemes: Vec::new() };
+            let mut lexer = Lexer {
+                rest: after,
+                line,
+                lexemes: Vec::new(),
+            };
             let closed = lexer.run(action_line)?;
             line = lexer.line;
             trims_left = closed.trims;
@@ -481,9 +596,15 @@ struct Closed {
 
 fn close(rest: &str) -> Option<Closed> {
     if rest.starts_with("}}") {
-        return Some(Closed { length: 2, trims: false });
+        return Some(Closed {
+            length: 2,
+            trims: false,
+        });
     }
-    (rest.starts_with(SPACE) && rest[1..].starts_with("-}}")).then_some(Closed { length: 4, trims: true })
+    (rest.starts_with(SPACE) && rest[1..].starts_with("-}}")).then_some(Closed {
+        length: 4,
+        trims: true,
+    })
 }
 
 struct Lexer<'a> {
@@ -505,7 +626,9 @@ impl<'a> Lexer<'a> {
                 self.rest = &self.rest[closed.length..];
                 return Ok(closed);
             }
-            let Some(first) = self.rest.chars().next() else { return error(opened, "unclosed action") };
+            let Some(first) = self.rest.chars().next() else {
+                return error(opened, "unclosed action");
+            };
             if SPACE.contains(&first) {
                 self.line += usize::from(first == '\n');
                 self.rest = &self.rest[1..];
@@ -516,11 +639,17 @@ impl<'a> Lexer<'a> {
             let token = self.token(first)?;
             match token {
                 Token::Open => parentheses += 1,
-                Token::Close if parentheses == 0 => return error(line, "unexpected right parenthesis"),
+                Token::Close if parentheses == 0 => {
+                    return error(line, "unexpected right parenthesis");
+                }
                 Token::Close => parentheses -= 1,
                 _ => {}
             }
-            self.lexemes.push(Lexeme { token, line, is_adjacent });
+            self.lexemes.push(Lexeme {
+                token,
+                line,
+                is_adjacent,
+            });
             is_adjacent = true;
         }
     }
@@ -545,7 +674,9 @@ impl<'a> Lexer<'a> {
         match first {
             '"' | '\'' => self.quoted(first),
             '`' => {
-                let Some(end) = self.rest[1..].find('`') else { return error(self.line, "unterminated raw string") };
+                let Some(end) = self.rest[1..].find('`') else {
+                    return error(self.line, "unterminated raw string");
+                };
                 let text = &self.rest[1..=end];
                 self.line += newlines(text);
                 self.rest = &self.rest[end + 2..];
@@ -559,7 +690,11 @@ impl<'a> Lexer<'a> {
             '.' => {
                 self.rest = &self.rest[1..];
                 let name = self.word();
-                Ok(if name.is_empty() { Token::Dot } else { Token::Field(name.to_owned()) })
+                Ok(if name.is_empty() {
+                    Token::Dot
+                } else {
+                    Token::Field(name.to_owned())
+                })
             }
             '+' | '-' => self.number(),
             digit if digit.is_ascii_digit() => self.number(),
@@ -574,7 +709,10 @@ impl<'a> Lexer<'a> {
     }
 
     fn word(&mut self) -> &'a str {
-        let end = self.rest.find(|next: char| !(next.is_alphanumeric() || next == '_')).unwrap_or(self.rest.len());
+        let end = self
+            .rest
+            .find(|next: char| !(next.is_alphanumeric() || next == '_'))
+            .unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         word
@@ -586,11 +724,14 @@ impl<'a> Lexer<'a> {
         let end = self.rest.char_indices().find(|&(at, next)| {
             let belongs = next.is_alphanumeric()
                 || matches!(next, '.' | '_')
-                || (matches!(next, '+' | '-') && (at == 0 || (is_exponent(before) && !self.rest[..at].contains('x'))));
+                || (matches!(next, '+' | '-')
+                    && (at == 0 || (is_exponent(before) && !self.rest[..at].contains('x'))));
             before = Some(next);
             !belongs
         });
-        let (text, rest) = self.rest.split_at(end.map_or(self.rest.len(), |(at, _)| at));
+        let (text, rest) = self
+            .rest
+            .split_at(end.map_or(self.rest.len(), |(at, _)| at));
         self.rest = rest;
         let (sign, digits) = match text.strip_prefix(['+', '-']) {
             Some(digits) if text.starts_with('-') => ("-", digits),
@@ -598,7 +739,8 @@ impl<'a> Lexer<'a> {
             None => ("", text),
         };
         let lower = digits.to_ascii_lowercase().replace('_', "");
-        let radix = |digits: &str, radix| i64::from_str_radix(&format!("{sign}{digits}"), radix).ok();
+        let radix =
+            |digits: &str, radix| i64::from_str_radix(&format!("{sign}{digits}"), radix).ok();
         let int = if let Some(digits) = lower.strip_prefix("0x") {
             radix(digits, 16)
         } else if let Some(digits) = lower.strip_prefix("0b") {
@@ -614,7 +756,9 @@ impl<'a> Lexer<'a> {
             return Ok(Token::Int(int));
         }
         let is_decimal = lower.bytes().any(|byte| byte.is_ascii_digit())
-            && lower.bytes().all(|byte| byte.is_ascii_digit() || b".e+-".contains(&byte));
+            && lower
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || b".e+-".contains(&byte));
         match format!("{sign}{lower}").parse::<f64>() {
             Ok(float) if is_decimal && float.is_finite() => Ok(Token::Float(float)),
             _ => error(self.line, format!("bad number \"{text}\"")),
@@ -623,16 +767,24 @@ impl<'a> Lexer<'a> {
 
     /// A quoted string, or the number of a quoted character.
     fn quoted(&mut self, quote: char) -> Result<Token, TemplateError> {
-        let unterminated = if quote == '"' { "unterminated quoted string" } else { "unterminated character constant" };
+        let unterminated = if quote == '"' {
+            "unterminated quoted string"
+        } else {
+            "unterminated character constant"
+        };
         let mut text: Vec<u8> = Vec::new();
         let mut characters = self.rest[1..].char_indices();
         while let Some((at, character)) = characters.next() {
-            let mut push = |character: char| text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+            let mut push = |character: char| {
+                text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes())
+            };
             match character {
                 '\n' => break,
                 end if end == quote => {
                     self.rest = &self.rest[1 + at + quote.len_utf8()..];
-                    let Ok(text) = String::from_utf8(text) else { return error(self.line, "a string that is not UTF-8") };
+                    let Ok(text) = String::from_utf8(text) else {
+                        return error(self.line, "a string that is not UTF-8");
+                    };
                     if quote == '"' {
                         return Ok(Token::Text(text));
                     }
@@ -643,7 +795,9 @@ impl<'a> Lexer<'a> {
                     };
                 }
                 '\\' => {
-                    let Some((_, escape)) = characters.next() else { break };
+                    let Some((_, escape)) = characters.next() else {
+                        break;
+                    };
                     let digits = match escape {
                         'a' => Err('\x07'),
                         'b' => Err('\x08'),
@@ -656,17 +810,33 @@ impl<'a> Lexer<'a> {
                         'x' => Ok(2),
                         'u' => Ok(4),
                         'U' => Ok(8),
-                        _ => return error(self.line, format!("unknown escape \\{escape} in a string")),
+                        _ => {
+                            return error(
+                                self.line,
+                                format!("unknown escape \\{escape} in a string"),
+                            );
+                        }
                     };
                     match digits {
                         Err(character) => push(character),
                         Ok(count) => {
-                            let hex: String = characters.by_ref().take(count).map(|(_, digit)| digit).collect();
-                            let number = u32::from_str_radix(&hex, 16).ok().filter(|_| hex.len() == count);
+                            let hex: String = characters
+                                .by_ref()
+                                .take(count)
+                                .map(|(_, digit)| digit)
+                                .collect();
+                            let number = u32::from_str_radix(&hex, 16)
+                                .ok()
+                                .filter(|_| hex.len() == count);
                             match (count, number, number.and_then(char::from_u32)) {
                                 (2, Some(byte), _) => text.extend(u8::try_from(byte)),
                                 (_, _, Some(character)) => push(character),
-                                _ => return error(self.line, format!("bad escape \\{escape}{hex} in a string")),
+                                _ => {
+                                    return error(
+                                        self.line,
+                                        format!("bad escape \\{escape}{hex} in a string"),
+                                    );
+                                }
                             }
                         }
                     }

@@ -14,7 +14,9 @@ pub(super) fn printf(format: &str, values: &[Value]) -> Result<String, String> {
     while let Some(at) = rest.find('%') {
         out.push_str(&rest[..at]);
         rest = &rest[at + 1..];
-        let flags_end = rest.find(|next| !"+-# 0".contains(next)).unwrap_or(rest.len());
+        let flags_end = rest
+            .find(|next| !"+-# 0".contains(next))
+            .unwrap_or(rest.len());
         let flags = &rest[..flags_end];
         let (width, after) = digits(&rest[flags_end..]);
         let (precision, after) = match after.strip_prefix('.') {
@@ -42,7 +44,9 @@ pub(super) fn printf(format: &str, values: &[Value]) -> Result<String, String> {
         fits(out.len())?;
     }
     out.push_str(rest);
-    let extra: Vec<String> = values.map(|value| format!("{}={value}", value.kind())).collect();
+    let extra: Vec<String> = values
+        .map(|value| format!("{}={value}", value.kind()))
+        .collect();
     if !extra.is_empty() {
         let _ = write!(out, "%!(EXTRA {})", extra.join(", "));
     }
@@ -51,14 +55,28 @@ pub(super) fn printf(format: &str, values: &[Value]) -> Result<String, String> {
 
 /// A width or precision, at most 9999.
 fn digits(text: &str) -> (Option<usize>, &str) {
-    let end = text.find(|next: char| !next.is_ascii_digit()).unwrap_or(text.len());
-    let number = (end > 0).then(|| text[..end].parse().map_or(9999, |number: usize| number.min(9999)));
+    let end = text
+        .find(|next: char| !next.is_ascii_digit())
+        .unwrap_or(text.len());
+    let number = (end > 0).then(|| {
+        text[..end]
+            .parse()
+            .map_or(9999, |number: usize| number.min(9999))
+    });
     (number, &text[end..])
 }
 
 fn verb_text(verb: char, flags: &str, precision: Option<usize>, value: &Value) -> String {
-    let sign = |text: String, is_positive: bool| if flags.contains('+') && is_positive { format!("+{text}") } else { text };
-    let cut = |text: &str| precision.map_or_else(|| text.to_owned(), |most| text.chars().take(most).collect());
+    let sign = |text: String, is_positive: bool| {
+        if flags.contains('+') && is_positive {
+            format!("+{text}")
+        } else {
+            text
+        }
+    };
+    let cut = |text: &str| {
+        precision.map_or_else(|| text.to_owned(), |most| text.chars().take(most).collect())
+    };
     let hash = flags.contains('#');
     match (verb, value) {
         ('v', Value::Text(text)) if hash => quote(text),
@@ -69,22 +87,38 @@ fn verb_text(verb: char, flags: &str, precision: Option<usize>, value: &Value) -
         ('q', Value::Text(text)) => quote(text),
         ('t', Value::Bool(value)) => value.to_string(),
         ('d', Value::Int(value)) => sign(value.to_string(), *value >= 0),
-        ('x', Value::Int(value)) => radix(*value, |size| if hash { format!("{size:#x}") } else { format!("{size:x}") }),
+        ('x', Value::Int(value)) => radix(*value, |size| {
+            if hash {
+                format!("{size:#x}")
+            } else {
+                format!("{size:x}")
+            }
+        }),
         ('X', Value::Int(value)) => radix(*value, |size| format!("{size:X}")),
         ('o', Value::Int(value)) => radix(*value, |size| format!("{size:o}")),
         ('b', Value::Int(value)) => radix(*value, |size| format!("{size:b}")),
-        ('c', Value::Int(value)) => {
-            u32::try_from(*value).ok().and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER).to_string()
+        ('c', Value::Int(value)) => u32::try_from(*value)
+            .ok()
+            .and_then(char::from_u32)
+            .unwrap_or(char::REPLACEMENT_CHARACTER)
+            .to_string(),
+        ('x', Value::Text(text)) => text
+            .bytes()
+            .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")),
+        ('f' | 'F', Value::Float(value)) => {
+            sign(format!("{value:.*}", precision.unwrap_or(6)), *value >= 0.0)
         }
-        ('x', Value::Text(text)) => text.bytes().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")),
-        ('f' | 'F', Value::Float(value)) => sign(format!("{value:.*}", precision.unwrap_or(6)), *value >= 0.0),
         ('g', Value::Float(_)) => value.to_string(),
         (verb, value) => format!("%!{verb}({}={value})", value.kind()),
     }
 }
 
 fn radix(value: i64, format: impl Fn(u64) -> String) -> String {
-    format!("{}{}", if value < 0 { "-" } else { "" }, format(value.unsigned_abs()))
+    format!(
+        "{}{}",
+        if value < 0 { "-" } else { "" },
+        format(value.unsigned_abs())
+    )
 }
 
 fn pad(out: &mut String, body: &str, width: usize, flags: &str, value: &Value) {
@@ -126,14 +160,34 @@ pub(super) fn quote(text: &str) -> String {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
-const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+const DAYS: [&str; 7] = [
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+    "Sunday",
+];
 
 /// A moment in a Go layout (`2006-01-02 15:04:05`), in UTC.
 pub(super) fn date(layout: &str, seconds: i64) -> String {
-    let Ok(time) = OffsetDateTime::from_unix_timestamp(seconds) else { return String::new() };
+    let Ok(time) = OffsetDateTime::from_unix_timestamp(seconds) else {
+        return String::new();
+    };
     let month = MONTHS[usize::from(u8::from(time.month())) - 1];
     let day = DAYS[usize::from(time.weekday().number_days_from_monday())];
     let hour12 = (time.hour() + 11) % 12 + 1;

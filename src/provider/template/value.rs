@@ -47,7 +47,10 @@ struct Size {
 impl Size {
     fn with(self, part: &Value) -> Result<Self, String> {
         let part = part.size();
-        let whole = Self { depth: self.depth.max(part.depth + 1), weight: self.weight + part.weight };
+        let whole = Self {
+            depth: self.depth.max(part.depth + 1),
+            weight: self.weight + part.weight,
+        };
         if whole.depth > DEPTH_MAX {
             return Err(format!("would nest values deeper than {DEPTH_MAX}"));
         }
@@ -60,7 +63,9 @@ impl Size {
 /// More than a function may make.
 pub(super) fn fits(weight: usize) -> Result<(), String> {
     if weight > VALUE_SIZE_MAX {
-        return Err(format!("would make more than {VALUE_SIZE_MAX} elements or bytes"));
+        return Err(format!(
+            "would make more than {VALUE_SIZE_MAX} elements or bytes"
+        ));
     }
     Ok(())
 }
@@ -101,13 +106,25 @@ impl Value {
 
     fn size(&self) -> Size {
         match self {
-            Self::Text(text) => Size { depth: 0, weight: 1 + text.len() },
-            Self::List(list) => Size { depth: list.size.depth, weight: 1 + list.size.weight },
+            Self::Text(text) => Size {
+                depth: 0,
+                weight: 1 + text.len(),
+            },
+            Self::List(list) => Size {
+                depth: list.size.depth,
+                weight: 1 + list.size.weight,
+            },
             Self::Map(map) => {
                 let size = map.borrow().size;
-                Size { depth: size.depth, weight: 1 + size.weight }
+                Size {
+                    depth: size.depth,
+                    weight: 1 + size.weight,
+                }
             }
-            Self::Nil | Self::Bool(_) | Self::Int(_) | Self::Float(_) | Self::Time(_) => Size { depth: 0, weight: 1 },
+            Self::Nil | Self::Bool(_) | Self::Int(_) | Self::Float(_) | Self::Time(_) => Size {
+                depth: 0,
+                weight: 1,
+            },
         }
     }
 
@@ -179,7 +196,10 @@ impl fmt::Display for Value {
             Self::Int(value) => write!(f, "{value}"),
             Self::Float(value) => f.write_str(&float(*value)),
             Self::Text(text) => f.write_str(text),
-            Self::Time(seconds) => f.write_str(&super::text::date("2006-01-02 15:04:05 -0700 MST", *seconds)),
+            Self::Time(seconds) => f.write_str(&super::text::date(
+                "2006-01-02 15:04:05 -0700 MST",
+                *seconds,
+            )),
             Self::List(list) => {
                 f.write_char('[')?;
                 for (at, item) in list.items.iter().enumerate() {
@@ -216,7 +236,9 @@ fn float(value: f64) -> String {
     if size != 0.0 && !(1e-4..1e21).contains(&size) {
         let text = format!("{value:e}");
         let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |exponent| ('-', exponent));
+        let (sign, exponent) = exponent
+            .strip_prefix('-')
+            .map_or(('+', exponent), |exponent| ('-', exponent));
         return format!("{digits}e{sign}{exponent:0>2}");
     }
     format!("{value}")

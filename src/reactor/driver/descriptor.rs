@@ -167,7 +167,10 @@ pub(super) fn set_alarm(fd: BorrowedFd<'_>, at: Option<u64>) {
 /// Keep-alive probes as fast as the kernel sends them: the first after a second of silence, given up after one more.
 pub(in crate::reactor) fn probe_peer(fd: BorrowedFd<'_>) {
     let second = Duration::from_secs(1);
-    let probes = TcpKeepalive::new().with_time(second).with_interval(second).with_retries(1);
+    let probes = TcpKeepalive::new()
+        .with_time(second)
+        .with_interval(second)
+        .with_retries(1);
     // It fails only if the connection is gone already.
     let _ = SockRef::from(&fd).set_tcp_keepalive(&probes);
 }
