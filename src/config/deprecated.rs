@@ -43,7 +43,7 @@ pub(super) fn warnings(tree: &Node, diagnostics: &mut Vec<Diagnostic>) {
             let more = if others.is_empty() {
                 String::new()
             } else {
-                format!(" ({} times more)", others.len())
+                format!(" (and {} more)", others.len())
             };
             diagnostics.push(Diagnostic {
                 place: (*first).clone(),

@@ -879,7 +879,7 @@ mod tests {
         assert_eq!(
             diagnostics,
             [
-                "r:2:1: frontends.*.basicAuth: deprecated, use auth.basic.users instead (1 times more)",
+                "r:2:1: frontends.*.basicAuth: deprecated, use auth.basic.users instead (and 1 more)",
                 "r:5:1: frontends.*.passTLSCert: deprecated, use passTLSClientCert instead",
                 "r:7:1: backends.*.loadBalancer.sticky: deprecated, use loadBalancer.stickiness instead",
             ]

@@ -275,7 +275,7 @@ fn warnings(section: &impl Value) -> Vec<Diagnostic> {
         if times > 1 {
             warning
                 .message
-                .push_str(&format!(" ({} times more)", times - 1));
+                .push_str(&format!(" (and {} more)", times - 1));
         }
         warnings.push(warning);
     }
@@ -340,7 +340,7 @@ mod tests {
         check(
             "[frontends.f.auth.basic]\nusers = ['a:b']\n[frontends.'g.h'.auth]\n[frontends.i.auth]\n",
             &[
-                "f:1:14: frontends.f.auth: is not supported yet; the frontend is left out (404) (2 times more)",
+                "f:1:14: frontends.f.auth: is not supported yet; the frontend is left out (404) (and 2 more)",
             ],
         );
         check(
