@@ -1,0 +1,18 @@
+//! A file for each thing an operator knows. Every test starts the real program and talks to it over real sockets.
+
+mod balancing;
+mod bodies;
+mod client_gone;
+mod demo;
+mod drain;
+mod exhaustion;
+mod flags;
+mod forwarding;
+mod framing;
+mod garbage;
+mod idle;
+mod keepalive;
+mod reload;
+mod routing;
+mod timeouts;
+mod upgrade;

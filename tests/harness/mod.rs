@@ -1,0 +1,18 @@
+//! What the end-to-end tests stand on: the real program, a scriptable origin, a client of raw bytes, and waiting.
+//!
+//! Owns every deadline. Never sleeps for a fixed time: it waits for a condition, and says which one did not come true.
+//! Read next: `coreway.rs` (the program), `origin.rs` (the servers behind it), `client.rs` (the clients before it).
+
+pub mod client;
+pub mod coreway;
+pub mod origin;
+pub mod wait;
+pub mod wire;
+
+mod itself;
+
+pub use client::{Client, get};
+pub use coreway::{Coreway, Start, backend, site};
+pub use origin::{Origin, answer};
+pub use wait::{DEADLINE, Gate, eventually, heavy};
+pub use wire::{Head, Response};
