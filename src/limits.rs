@@ -74,6 +74,20 @@ pub const DESCRIPTORS_WAIT: Duration = Duration::from_millis(100);
 /// Lifetime of an idle upstream connection (spec backends 11).
 pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// Bytes of one compiled regular expression. `(a{1000}){1000}` would otherwise take gigabytes.
+pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of the search cache of one regular expression on one core, filled only when the expression is used.
+pub const REGEX_CACHE_BYTES_MAX: usize = 256 * 1024;
+
+/// Places in a trie that one frontend may take: hosts times paths. A rule with more keeps its paths as an ordinary
+/// test under each host, so memory grows with the length of a rule and not with its square.
+pub const FRONTEND_PLACES_MAX: usize = 4096;
+
+/// Names of request fields that lookups are indexed by. A lookup asks for each of them, so they must be few; rules
+/// about further names are tested one by one.
+pub const FIELD_NAMES_INDEXED_MAX: usize = 16;
+
 const _: () = assert!(BUFFER_SMALL_BYTES < BUFFER_LARGE_BYTES);
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(
