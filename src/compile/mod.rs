@@ -3,15 +3,29 @@
 //! Pure: no clock, no files, no sockets; the same input gives the same snapshot. Bad parts never stop good ones.
 //! Read next: `rule.rs`.
 
+pub mod backend;
+mod frontend;
+pub mod rule;
 pub mod settings;
+pub mod template;
+#[cfg(test)]
+mod twin;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::config::{Dynamic, Place};
-use crate::snapshot::Snapshot;
+use self::backend::{Backends, ServerUrl};
+use self::frontend::{Compiler, Routes};
+use self::template::Expressions;
+use crate::backend::BackendId;
+use crate::config::{self, Dynamic, Place, dynamic};
+use crate::frontend::trie::{Entry, Trie};
+use crate::frontend::{Frontend, FrontendId};
+use crate::snapshot::{EntryPointId, Snapshot};
+
+pub use self::backend::Memory;
 
 /// Something the operator wrote that is not served, and why.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,26 +62,10 @@ pub struct World {
     pub keep_trailing_slash: bool,
     /// `allowMinWeightZero`: a written weight of 0 means never, instead of 1.
     pub allow_min_weight_zero: bool,
-    /// Addresses of server host names (lower case), from `host_names`. A missing name has no address.
+    /// Addresses of server host names (lower case), from [`host_names`]. A missing name has no address.
     pub addresses: BTreeMap<String, Vec<IpAddr>>,
     /// Snapshots to make, at least 1.
     pub cores: usize,
-}
-
-/// What outlives a reload: the numbers of upstream addresses, and balancing positions. Owned by control, one for the
-/// life of the process.
-#[derive(Debug, Default)]
-pub struct Memory {
-    generation: u64,
-}
-
-impl Memory {
-    /// Every core serves by `generation` or a newer one, and nothing older is in use any more (each core gave its
-    /// older snapshots back): pool keys retired by then may name other addresses from now on. Until this is called a
-    /// retired key is not used again, since an exchange under way could put a connection back under it.
-    pub fn settle(&mut self, generation: u64) {
-        self.generation = self.generation.max(generation);
-    }
 }
 
 /// The outcome of compiling.
@@ -81,21 +79,1238 @@ pub struct Compiled {
 }
 
 /// Compiles what all providers say, keyed by provider name.
+///
+/// Each call is a generation: what `memory` gave to backends that are gone is taken back, so publish the outcome, and
+/// say with [`Memory::settle`] when no older snapshot is in use.
 pub fn compile(
-    _providers: &BTreeMap<String, Arc<Dynamic>>,
+    providers: &BTreeMap<String, Arc<Dynamic>>,
     world: &World,
     memory: &mut Memory,
 ) -> Compiled {
     memory.generation += 1;
+    let mut rejections = Vec::new();
+    let mut expressions = Expressions::default();
+    let mut backends = Backends::default();
+    let mut accepted = Vec::new();
+
+    for (provider, written) in providers {
+        for (name, frontend) in &written.frontends {
+            let job = Job {
+                provider,
+                name,
+                frontend,
+                world,
+            };
+            let entry_points = job.entry_points(&mut rejections);
+            let outcome = entry_points
+                .and_then(|entry_points| {
+                    Ok((entry_points, job.backend(written, &mut backends, memory)?))
+                })
+                .and_then(|(entry_points, backend)| {
+                    let routes = job.routes(&mut expressions, &mut rejections)?;
+                    Ok(Accepted {
+                        provider,
+                        name,
+                        frontend,
+                        entry_points,
+                        backend,
+                        routes,
+                    })
+                });
+            match outcome {
+                Ok(frontend) => accepted.push(frontend),
+                Err((place, message)) => rejections.push(Rejection {
+                    place,
+                    severity: Severity::Error,
+                    message,
+                }),
+            }
+        }
+    }
+
+    // Names are in order already, and the sort is stable: what is equal stays ordered by provider, then name. So the
+    // id of a frontend is its place in the order of all, and of each entry point.
+    accepted.sort_by_key(|one| std::cmp::Reverse(frontend::priority(one.frontend)));
+    let pools_retired = memory.retire(&backends);
+    let first = assemble(accepted, &backends, world, memory.generation, pools_retired);
+    let snapshots = spread(first, &backends, world, memory);
     Compiled {
-        snapshots: (0..world.cores.max(1))
-            .map(|_| Snapshot::default())
-            .collect(),
-        ..Compiled::default()
+        snapshots,
+        rejections,
+        host_names: backends.host_names,
     }
 }
 
-/// Host names of all servers that are not IP addresses, lower case: what `World::addresses` should answer.
-pub fn host_names(_providers: &BTreeMap<String, Arc<Dynamic>>) -> BTreeSet<String> {
-    BTreeSet::new()
+/// Host names of all servers that are not IP addresses, lower case: what [`World::addresses`] should answer.
+pub fn host_names(providers: &BTreeMap<String, Arc<Dynamic>>) -> BTreeSet<String> {
+    providers
+        .values()
+        .flat_map(|written| written.backends.values())
+        .flat_map(|backend| backend.servers.values())
+        .filter_map(|server| ServerUrl::parse(&server.url).ok())
+        .filter(|url| url.address().is_none() && !url.host.is_empty())
+        .map(|url| url.host)
+        .collect()
+}
+
+/// A frontend under compilation.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    provider: &'a str,
+    name: &'a str,
+    frontend: &'a dynamic::Frontend,
+    world: &'a World,
+}
+
+/// A frontend that will be served.
+struct Accepted<'a> {
+    provider: &'a str,
+    name: &'a str,
+    frontend: &'a dynamic::Frontend,
+    entry_points: Vec<EntryPointId>,
+    backend: BackendId,
+    routes: Routes,
+}
+
+/// Where and why a frontend is left out.
+type Refusal = (Place, String);
+
+impl Job<'_> {
+    fn refuse(&self, why: impl fmt::Display) -> Refusal {
+        (
+            self.frontend.place.clone(),
+            format!("{why}. Skipping frontend {}...", self.name),
+        )
+    }
+
+    fn entry_points(&self, rejections: &mut Vec<Rejection>) -> Result<Vec<EntryPointId>, Refusal> {
+        let Self {
+            name,
+            frontend,
+            world,
+            ..
+        } = *self;
+        let names = match &*frontend.entry_points {
+            [] => &world.default_entry_points,
+            _ => &frontend.entry_points,
+        };
+        let (mut known, mut unknown) = (Vec::new(), Vec::new());
+        for name in names {
+            match world.entry_points.iter().position(|known| known == name) {
+                Some(at) => known.push(EntryPointId(
+                    u16::try_from(at).expect("entry points are few"),
+                )),
+                None => unknown.push(name.as_str()),
+            }
+        }
+        if !unknown.is_empty() {
+            rejections.push(Rejection {
+                place: frontend.place.clone(),
+                severity: Severity::Error,
+                message: format!(
+                    "Undefined entry point(s) '{}' for frontend {name}",
+                    unknown.join(",")
+                ),
+            });
+        }
+        if known.is_empty() {
+            return Err((
+                frontend.place.clone(),
+                format!("no entrypoint defined for frontend {name}"),
+            ));
+        }
+        // A name given twice counts once.
+        known.sort_unstable();
+        known.dedup();
+        Ok(known)
+    }
+
+    fn backend(
+        &self,
+        written: &Dynamic,
+        backends: &mut Backends,
+        memory: &mut Memory,
+    ) -> Result<BackendId, Refusal> {
+        let Self {
+            provider,
+            name,
+            frontend,
+            world,
+        } = *self;
+        let Some(backend) = written.backends.get(&frontend.backend) else {
+            let message = format!(
+                "undefined backend '{}' for frontend {name}",
+                frontend.backend
+            );
+            return Err((frontend.place.clone(), message));
+        };
+        let key = (provider.to_owned(), frontend.backend.clone());
+        backends
+            .id(key, backend, world, memory)
+            .map(BackendId)
+            .map_err(|error| self.refuse(error))
+    }
+
+    fn routes(
+        &self,
+        expressions: &mut Expressions,
+        rejections: &mut Vec<Rejection>,
+    ) -> Result<Routes, Refusal> {
+        let Self {
+            name,
+            frontend,
+            world,
+            ..
+        } = *self;
+        if let Some((place, option)) = config::blocking(frontend) {
+            // Serving it without would let in whom the option keeps out.
+            return Err((
+                place,
+                format!("{option} is not supported yet. Skipping frontend {name}..."),
+            ));
+        }
+        let compiler = Compiler {
+            expressions,
+            keep_trailing_slash: world.keep_trailing_slash,
+            rejections,
+            name,
+            place: &frontend.place,
+        };
+        compiler.routes(frontend).map_err(|(place, why)| {
+            let message =
+                format!("error creating route for frontend {name}: error parsing rule: {why}. Skipping frontend {name}...");
+            (place, message)
+        })
+    }
+}
+
+/// The snapshot of core 0.
+fn assemble(
+    accepted: Vec<Accepted<'_>>,
+    backends: &Backends,
+    world: &World,
+    generation: u64,
+    pools_retired: Vec<crate::backend::PoolKey>,
+) -> Snapshot {
+    let mut entries: Vec<Vec<Entry>> = world.entry_points.iter().map(|_| Vec::new()).collect();
+    let mut frontends = Vec::with_capacity(accepted.len());
+    for (at, one) in accepted.into_iter().enumerate() {
+        let id =
+            FrontendId(u32::try_from(at).expect("a configuration has fewer than 2^32 frontends"));
+        let mut matchers = one.routes.matchers;
+        if let Some((last, others)) = one.entry_points.split_last() {
+            for entry_point in others {
+                entries[usize::from(entry_point.0)].push(Entry {
+                    frontend: id,
+                    matchers: matchers.clone(),
+                });
+            }
+            entries[usize::from(last.0)].push(Entry {
+                frontend: id,
+                matchers: std::mem::take(&mut matchers),
+            });
+        }
+        frontends.push(Frontend {
+            name: one.name.to_owned(),
+            provider: one.provider.to_owned(),
+            backend: one.backend,
+            pass_host_header: one.frontend.pass_host_header,
+            modifiers: one.routes.modifiers,
+        });
+    }
+    Snapshot {
+        generation,
+        tries: entries.into_iter().map(Trie::new).collect(),
+        frontends,
+        backends: backends.compiled.clone(),
+        pools_retired,
+    }
+}
+
+/// One snapshot for each core, each with its own copy of everything that is read for a request and its own positions.
+///
+/// A copied `Regex` shares the compiled program, which nobody writes (nor its reference count, but here and where the
+/// snapshot is dropped), and makes a pool of search caches of its own: the first thread to use a pool, the core, takes
+/// its cache without a lock. So copies cost no second compilation and cores do not meet.
+fn spread(first: Snapshot, backends: &Backends, world: &World, memory: &Memory) -> Vec<Snapshot> {
+    let mut snapshots = vec![first];
+    for core in 1..world.cores.max(1) {
+        let first = &snapshots[0];
+        let mut copies = first.backends.clone();
+        for (backend, name) in copies.iter_mut().zip(&backends.names) {
+            backend.shard = memory.shard(name, core);
+        }
+        snapshots.push(Snapshot {
+            generation: first.generation,
+            tries: first.tries.clone(),
+            frontends: first.frontends.clone(),
+            backends: copies,
+            pools_retired: first.pools_retired.clone(),
+        });
+    }
+    snapshots
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::balancer::NoServer;
+    use crate::backend::{PoolKey, Scheme, ServerId};
+    use crate::frontend::Scratch;
+    use crate::frontend::trie::Lookup;
+    use crate::http::{FieldId, Head};
+
+    /// A request as text.
+    #[derive(Clone, Debug)]
+    pub(super) struct Request {
+        pub(super) method: String,
+        pub(super) authority: String,
+        pub(super) target: String,
+        pub(super) fields: Vec<(String, String)>,
+    }
+
+    impl Request {
+        /// `[METHOD] [authority]/path`, then field lines after `|`.
+        fn parse(text: &str) -> Self {
+            let mut parts = text.split('|');
+            let start = parts.next().unwrap_or_default().trim();
+            let (method, rest) = start.rsplit_once(' ').unwrap_or(("GET", start));
+            let slash = rest.find('/').expect("a path");
+            Self {
+                method: method.to_owned(),
+                authority: rest[..slash].to_owned(),
+                target: rest[slash..].to_owned(),
+                fields: parts
+                    .map(|line| line.split_once(':').expect("a field line"))
+                    .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+                    .collect(),
+            }
+        }
+
+        pub(super) fn head(&self) -> Head {
+            let mut head = Head::default();
+            head.set_method(self.method.as_bytes());
+            if !self.authority.is_empty() {
+                head.set_authority(self.authority.as_bytes());
+                head.push_known(FieldId::Host, self.authority.as_bytes());
+            }
+            head.set_target(self.target.as_bytes());
+            for (name, value) in &self.fields {
+                head.push(name.as_bytes(), value.as_bytes());
+            }
+            head
+        }
+    }
+
+    /// Frontends (name, rule, priority) with one backend `b`.
+    pub(super) fn dynamic(frontends: &[(&str, &str, i64)]) -> Dynamic {
+        let server = dynamic::Server {
+            url: "http://127.0.0.1:81".to_owned(),
+            ..dynamic::Server::default()
+        };
+        let backend = dynamic::Backend {
+            servers: BTreeMap::from([("s".to_owned(), server)]),
+            ..dynamic::Backend::default()
+        };
+        let frontends = frontends.iter().map(|(name, rule, priority)| {
+            let route = dynamic::Route {
+                rule: (*rule).to_owned(),
+                ..dynamic::Route::default()
+            };
+            let frontend = dynamic::Frontend {
+                backend: "b".to_owned(),
+                priority: *priority,
+                routes: BTreeMap::from([("r".to_owned(), route)]),
+                ..dynamic::Frontend::default()
+            };
+            ((*name).to_owned(), frontend)
+        });
+        Dynamic {
+            frontends: frontends.collect(),
+            backends: BTreeMap::from([("b".to_owned(), backend)]),
+            ..Dynamic::default()
+        }
+    }
+
+    fn world() -> World {
+        World {
+            entry_points: vec!["http".to_owned()],
+            default_entry_points: vec!["http".to_owned()],
+            ..World::default()
+        }
+    }
+
+    fn compiled(world: &World, dynamic: Dynamic) -> Compiled {
+        compile(
+            &BTreeMap::from([("file".to_owned(), Arc::new(dynamic))]),
+            world,
+            &mut Memory::default(),
+        )
+    }
+
+    /// Name of the frontend, `301 <location>` or `404`.
+    pub(super) fn answer(snapshot: &Snapshot, head: &Head, scratch: &mut Scratch) -> String {
+        let trie = snapshot.trie(EntryPointId(0)).expect("an entry point");
+        match trie.lookup(head, scratch) {
+            Lookup::Frontend(id) => snapshot.frontend(id).name.clone(),
+            Lookup::Redirect => format!("301 {}", String::from_utf8_lossy(scratch.location())),
+            Lookup::None => "404".to_owned(),
+        }
+    }
+
+    /// What `request` comes to where this rule is the only one: the target sent to the server and the fields added,
+    /// `301 <location>`, or `404`.
+    fn check_in(world: &World, rule: &str, request: &str, expected: &str) {
+        let snapshot = &compiled(world, dynamic(&[("f", rule, 0)])).snapshots[0];
+        let mut head = Request::parse(request).head();
+        let mut scratch = Scratch::default();
+        let mut said = answer(snapshot, &head, &mut scratch);
+        if said == "f" {
+            let sent = head.target().to_vec();
+            said = match snapshot.frontends[0]
+                .modifiers
+                .apply(&mut head, &mut scratch)
+            {
+                Err(_) => "404".to_owned(),
+                Ok(()) => {
+                    let original = scratch.original_target().unwrap_or(head.target);
+                    assert_eq!(
+                        head.text(original),
+                        sent,
+                        "the original target is still there"
+                    );
+                    let mut said = String::from_utf8_lossy(head.target()).into_owned();
+                    for (id, name) in [
+                        (FieldId::XForwardedPrefix, "X-Forwarded-Prefix"),
+                        (FieldId::XReplacedPath, "X-Replaced-Path"),
+                    ] {
+                        for value in head.values(id) {
+                            said.push_str(&format!(" {name}: {}", String::from_utf8_lossy(value)));
+                        }
+                    }
+                    said
+                }
+            };
+        }
+        assert_eq!(said, expected, "rule {rule} request {request}");
+    }
+
+    fn check(rule: &str, request: &str, expected: &str) {
+        check_in(&world(), rule, request, expected);
+    }
+
+    fn yes(rule: &str, request: &str) {
+        let target = &request[request.find('/').expect("a path")..];
+        check(
+            rule,
+            request,
+            target.split('|').next().expect("a target").trim(),
+        );
+    }
+
+    fn no(rule: &str, request: &str) {
+        check(rule, request, "404");
+    }
+
+    /// Which of several frontends answers.
+    fn check_order(frontends: &[(&str, &str, i64)], request: &str, expected: &str) {
+        let snapshot = &compiled(&world(), dynamic(frontends)).snapshots[0];
+        let head = Request::parse(request).head();
+        assert_eq!(
+            answer(snapshot, &head, &mut Scratch::default()),
+            expected,
+            "{frontends:?} request {request}"
+        );
+    }
+
+    fn messages(world: &World, dynamic: Dynamic) -> Vec<String> {
+        compiled(world, dynamic)
+            .rejections
+            .into_iter()
+            .map(|rejection| rejection.message)
+            .collect()
+    }
+
+    #[test]
+    fn grammar() {
+        yes(";;Path:/x;", "/x");
+        yes("Headers:X-A,a::c", "/|X-A: a:c");
+        no("Headers:X-A,a::c", "/|X-A: a::c");
+        no("Host:[::1]", "[::1]:80/");
+        no("Path:/{n:[0-9]{1,3}}", "/12");
+        check(
+            "PathPrefix:/x;ReplacePathRegex:^/x/([0-9]{1,3}) /y/$1",
+            "/x/1",
+            "/x/1",
+        );
+        yes(" Path : /sp , /sp2 ", "/sp2");
+        yes("Path:/it is", "/it%20is");
+        yes("Path:/café", "/caf%C3%A9");
+        no("Path:/caf%C3%A9", "/caf%C3%A9");
+        no("Path:/a;Path:/b", "/a");
+        yes("PathPrefix:/a;PathPrefix:/a/b", "/a/b");
+    }
+
+    #[test]
+    fn templates_that_never_match_leave_the_others_alone() {
+        for bad in [
+            "Path:foo",
+            "Path:/a/{x",
+            "HostRegexp:{x:[}",
+            "PathPrefix:foo",
+            "PathPrefixStripRegex:a",
+        ] {
+            no(bad, "foo/foo");
+        }
+        yes("Path:/{x,/good", "/good");
+        yes("Query:id={x};Path:/p/{x}", "/p/1?id=2");
+        yes("HostRegexp:{x}.t;Path:/{x}/{x}", "a.t/b/c");
+    }
+
+    #[test]
+    fn host() {
+        for host in ["FOO.TEST:1234", "foo.test", "bar.test:1"] {
+            yes("Host:Foo.Test,bar.test", &format!("{host}/"));
+        }
+        no("Host:Foo.Test,bar.test", "foo.test./");
+        yes("Host:127.0.0.1", "127.0.0.1:99/");
+        no("Host:foo.test:80", "foo.test:80/");
+        no("Host:a", "/");
+        no("Host: ,", "/");
+    }
+
+    #[test]
+    fn host_regexp() {
+        let rule = "HostRegexp:{sub:[a-z]+}.foo.test,lit.test";
+        for host in ["A.FOO.test", "a.foo.test:88", "lit.test"] {
+            yes(rule, &format!("{host}/"));
+        }
+        for host in ["a1.foo.test", "a.foo.test.", "litxtest"] {
+            no(rule, &format!("{host}/"));
+        }
+        no("HostRegexp:{sub}.foo.test", "a.b.foo.test/");
+        no("HostRegexp:{sub}.foo.test", ".foo.test/");
+        for host in ["anything", "[::1]:80", ""] {
+            yes("HostRegexp:{any:.*}", &format!("{host}/"));
+        }
+        yes("HostRegexp:{x}.abs.test", "q.abs.test:88/x");
+    }
+
+    #[test]
+    fn what_paths_are_compared_with() {
+        yes("PathPrefix:/a/../b", "/a/../b");
+        no("PathPrefix:/a/../b", "/b");
+        no("Path:/a/{x}", "/a/b%2Fc");
+        yes("PathPrefix:/foo", "/%66oo");
+    }
+
+    #[test]
+    fn last_slashes() {
+        let keep = World {
+            keep_trailing_slash: true,
+            ..world()
+        };
+        check("Path:/path", "/path", "/path");
+        check("Path:/path", "/path/", "301 /path");
+        check("Path:/path", "/path//", "404");
+        check("Path:/path/", "/path", "301 /path/");
+        check("Path:/path/", "/path/", "/path/");
+        check("Path:/path/", "/path//", "404");
+        check_in(&keep, "Path:/path", "/path", "/path");
+        check_in(&keep, "Path:/path", "/path/", "404");
+        check_in(&keep, "Path:/path", "/path//", "404");
+        check_in(&keep, "Path:/path/", "/path", "404");
+        check_in(&keep, "Path:/path/", "/path/", "/path/");
+        check_in(&keep, "Path:/path/", "/path//", "404");
+
+        check("Path:/path/", "POST /path?q=1", "301 /path/?q=1");
+        check("Path:/a/{x:.*}", "/a/", "301 /a");
+        check("Path:/a/{x:.*}", "/a", "404");
+        check_in(&keep, "Path:/a/{x:.*}", "/a/", "/a/");
+        check("Path:/", "/", "/");
+        check("Path:/{x:.*}", "/", "/");
+        check("Path:/a/b", "/a%2Fb/", "301 /a%2Fb");
+        check("Path:/a/b", "/a/b%2F", "301 /a/b");
+        check("Path:/{x:.*}", "//evil.test/", "301 /.//evil.test");
+        check("Path:/a;Path:/a/", "/a", "404");
+    }
+
+    #[test]
+    fn a_redirect_needs_the_whole_frontend() {
+        let frontends = [("a", "Path:/foo;Host:a.test", 0), ("b", "Host:b.test", 0)];
+        check_order(&frontends, "b.test/foo/", "b");
+        check_order(&frontends, "a.test/foo/", "301 /foo");
+        check_order(
+            &[("a", "Method:POST;Path:/foo", 0), ("b", "PathPrefix:/", 0)],
+            "GET /foo/",
+            "b",
+        );
+    }
+
+    #[test]
+    fn path_prefix() {
+        for path in ["/foo", "/foo/", "/foobar"] {
+            yes("PathPrefix:/foo", path);
+        }
+        no("PathPrefix:/foo", "/Foo");
+        no("PathPrefix:/foo/", "/foo");
+        yes("PathPrefix:/a/{x}y", "/a/by");
+        yes("PathPrefix:/a/{x}y", "/a/byz");
+        no("PathPrefix:/a/{x}y", "/a/bz");
+    }
+
+    #[test]
+    fn method() {
+        yes("Method: get, POST", "GET /");
+        yes("Method: get, POST", "POST /");
+        no("Method: get, POST", "get /");
+        no("Method: get, POST", "PUT /");
+    }
+
+    #[test]
+    fn headers() {
+        yes("Headers:x-a,1", "/|X-A: 0|X-A: 1");
+        no("Headers:X-A,1", "/|X-A: 1, 2");
+        no("Headers:X-A,a", "/|X-A: A");
+        yes("Headers:X-A, ", "/|X-A: anything");
+        no("Headers:X-A, ", "/");
+        no("Headers:Host,a.test", "a.test/");
+        no(
+            "Headers:Transfer-Encoding,chunked",
+            "/|Transfer-Encoding: chunked",
+        );
+        yes("HeadersRegexp:X-A,b.d", "/|X-A: abcde");
+        no("HeadersRegexp:X-A,b.d", "/|X-A: aBcde");
+        no("Headers:X-A,1,X-B,2", "/|X-A: 1");
+        yes("Headers:X-A,1,X-B,2", "/|X-A: 1|X-B: 2");
+    }
+
+    #[test]
+    fn query() {
+        yes("Query:foo=bar", "/?foo=bar");
+        yes("Query:foo=", "/?foo");
+        yes("Query:foo=", "/?foo=x");
+        yes("Query:foo,bar", "/?foo=bar");
+        yes("Query:id={id}", "/?id=");
+        no("Query:id={id}", "/?");
+        no("Query:foo=bar", "/?foo=baz&foo=bar");
+        yes("Query:foo=bar", "/?foo=b%61r");
+        yes("Query:foo={x:b.r}", "/?f%6Fo=b%61r");
+        no("Query:foo=bar", "/?Foo=bar");
+        no("Query:foo=bar", "/?x=1;foo=bar");
+        yes("Query:foo=bar", "/?foo=%zz&foo=bar");
+        yes("Query: foo=bar, id={id:[0-9]+}", "/?id=12&foo=bar");
+        no("Query: foo=bar, id={id:[0-9]+}", "/?id=x&foo=bar");
+    }
+
+    #[test]
+    fn literal_strip() {
+        check("PathPrefixStrip:/foo", "/foo", "/ X-Forwarded-Prefix: /foo");
+        check(
+            "PathPrefixStrip:/foo",
+            "/foo/",
+            "/ X-Forwarded-Prefix: /foo",
+        );
+        check(
+            "PathPrefixStrip:/foo",
+            "/foobar",
+            "/bar X-Forwarded-Prefix: /foo",
+        );
+        check(
+            "PathPrefixStrip:/foo",
+            "/foo//bar",
+            "//bar X-Forwarded-Prefix: /foo",
+        );
+        check(
+            "PathPrefixStrip:/foo",
+            "/foo/a%2Fb?x=%20",
+            "/a%2Fb?x=%20 X-Forwarded-Prefix: /foo",
+        );
+        check(
+            "PathPrefixStrip:/foo",
+            "/foo?",
+            "/? X-Forwarded-Prefix: /foo",
+        );
+        check(
+            "PathPrefixStrip:/foo/",
+            "/foo/bar",
+            "/bar X-Forwarded-Prefix: /foo/",
+        );
+        check(
+            "PathPrefixStrip:/a,/ab,/abc",
+            "/abcd",
+            "/d X-Forwarded-Prefix: /abc",
+        );
+        check(
+            "PathPrefixStrip:/a,/ab,/abc",
+            "/abx",
+            "/x X-Forwarded-Prefix: /ab",
+        );
+        check("PathStrip:/foo", "/foo", "/ X-Forwarded-Prefix: /foo");
+        check("PathPrefixStrip:/p/{id:[0-9]+}", "/p/12/x", "404");
+        check(
+            "PathPrefixStrip:/s p",
+            "/s%20p/a%2Fb",
+            "/a/b X-Forwarded-Prefix: /s p",
+        );
+        check(
+            "PathPrefixStrip:/foo",
+            "/%66oo/a(b",
+            "/a%28b X-Forwarded-Prefix: /foo",
+        );
+        check(
+            "PathPrefixStrip:/foo",
+            "/foo/a(b",
+            "/a(b X-Forwarded-Prefix: /foo",
+        );
+        check(
+            "PathPrefixStrip:/a;PathPrefixStrip:/a/b",
+            "/a/b/c",
+            "/c X-Forwarded-Prefix: /a/b",
+        );
+        check(
+            "PathPrefixStrip:/foo",
+            "/foo/x|X-Forwarded-Prefix: /client",
+            "/x X-Forwarded-Prefix: /client X-Forwarded-Prefix: /foo",
+        );
+    }
+
+    #[test]
+    fn regex_strip() {
+        check(
+            "PathStripRegex:/a/{n:[0-9]+}",
+            "/a/1",
+            "/ X-Forwarded-Prefix: /a/1",
+        );
+        check(
+            "PathPrefixStripRegex:/p/{id:[0-9]+}",
+            "/p/12x",
+            "/x X-Forwarded-Prefix: /p/12",
+        );
+        check(
+            "PathPrefixStripRegex:/p/{id}/",
+            "/p/12/x",
+            "/x X-Forwarded-Prefix: /p/12/",
+        );
+        check(
+            "PathPrefixStripRegex:/p/{id}/;AddPrefix:/z",
+            "/p/12/x",
+            "/zx X-Forwarded-Prefix: /p/12/",
+        );
+        check(
+            "PathPrefixStripRegex:/p/{id};AddPrefix:/z",
+            "/p/12",
+            "/z X-Forwarded-Prefix: /p/12",
+        );
+        check(
+            "PathPrefixStripRegex:/foo",
+            "/foo/a%2Fb",
+            "/a%2Fb X-Forwarded-Prefix: /foo",
+        );
+        check(
+            "PathPrefixStrip:/a;PathPrefixStripRegex:/{x}",
+            "/a/b/c",
+            "404",
+        );
+        check(
+            "PathPrefixStripRegex:/{a:[a-z]+}/{a:[0-9]+}",
+            "/x/1/y",
+            "/y X-Forwarded-Prefix: /x/1",
+        );
+        // A decoded line end must not begin a field line.
+        check(
+            "PathPrefixStripRegex:/{a}",
+            "/x%0d%0aE:1/y",
+            "/y X-Forwarded-Prefix: /x%0D%0AE:1",
+        );
+    }
+
+    #[test]
+    fn add_prefix() {
+        check("AddPrefix:/pre", "/x?q", "/pre/x?q");
+        check("AddPrefix:/pre?z=1", "/x", "/pre%3Fz=1/x");
+        check("AddPrefix:pre", "/x?q=1", "/pre/x?q=1");
+        check("AddPrefix:/pre", "/a%2Fb", "/pre/a%2Fb");
+        check(
+            "PathPrefixStrip:/a;AddPrefix:/b",
+            "/a",
+            "/b/ X-Forwarded-Prefix: /a",
+        );
+    }
+
+    #[test]
+    fn replace_path() {
+        check(
+            "PathPrefixStrip:/a;AddPrefix:/b;ReplacePath:/c",
+            "/a/x",
+            "/c X-Forwarded-Prefix: /a X-Replaced-Path: /b/x",
+        );
+        check(
+            "ReplacePath:/a?b #c",
+            "/x?q=1",
+            "/a%3Fb%20%23c?q=1 X-Replaced-Path: /x",
+        );
+    }
+
+    #[test]
+    fn replace_path_regex() {
+        let api = "PathPrefix:/api;ReplacePathRegex:^/api/v2/(.*) ";
+        check(
+            &format!("{api}/v3/$1"),
+            "/api/v2/x/y?q=1",
+            "/v3/x/y?q=1 X-Replaced-Path: /api/v2/x/y",
+        );
+        check(
+            &format!("{api}/v3/$1x"),
+            "/api/v2/x",
+            "/v3/ X-Replaced-Path: /api/v2/x",
+        );
+        check(
+            &format!("{api}/v3/${{1}}x"),
+            "/api/v2/x",
+            "/v3/xx X-Replaced-Path: /api/v2/x",
+        );
+        check(
+            &format!("{api}/v3/$$1"),
+            "/api/v2/x",
+            "/v3/$1 X-Replaced-Path: /api/v2/x",
+        );
+        check(&format!("{api}/v3/$1"), "/api/v1/x", "/api/v1/x");
+        check(
+            "ReplacePathRegex:(?P<n>a+) <${n}>",
+            "/xaaya",
+            "/x%3Caa%3Ey%3Ca%3E X-Replaced-Path: /xaaya",
+        );
+        check(
+            "ReplacePathRegex:^/(.*) /api/$1",
+            "/x%2Fy",
+            "/api/x/y X-Replaced-Path: /x/y",
+        );
+        check("ReplacePathRegex:^/a /b /c", "/a", "/a");
+        check("ReplacePathRegex:^/(a /b", "/a", "/a");
+        check(
+            "ReplacePathRegex:^/a/ b",
+            "/a/c",
+            "/bc X-Replaced-Path: /a/c",
+        );
+    }
+
+    #[test]
+    fn priority() {
+        let frontends = [
+            ("a", "PathPrefix:/foo;Host:foo.com", 0),
+            ("b", "PathPrefixStrip:/foobar", 0),
+            ("c", "PathPrefix:/foo,/bar", 0),
+        ];
+        check_order(&frontends, "foo.com/foobar", "a");
+        check_order(&frontends, "x/foobar", "b");
+        check_order(&frontends, "x/foo", "c");
+        check_order(
+            &[
+                ("a", "PathPrefix: /foo   ", 0),
+                ("b", "PathPrefix:/foobar", 0),
+            ],
+            "/foobar",
+            "a",
+        );
+        check_order(
+            &[("a", "PathPrefix:/", 100), ("b", "PathPrefix:/foobar", 99)],
+            "/foobar",
+            "a",
+        );
+        check_order(
+            &[("a", "PathPrefix:/", -5), ("b", "PathPrefix:/f", -9)],
+            "/foo",
+            "b",
+        );
+        check_order(
+            &[("b", "PathPrefix:/a", 0), ("a", "PathPrefix:/a", 0)],
+            "/a",
+            "a",
+        );
+    }
+
+    #[test]
+    fn a_frontend_without_routes_takes_what_is_left() {
+        let mut dynamic = dynamic(&[("a", "Host:a.test", 0), ("z", "", 0)]);
+        dynamic
+            .frontends
+            .get_mut("z")
+            .expect("there")
+            .routes
+            .clear();
+        let snapshot = &compiled(&world(), dynamic).snapshots[0];
+        for (request, expected) in [("a.test/", "a"), ("b.test/", "z")] {
+            let head = Request::parse(request).head();
+            assert_eq!(answer(snapshot, &head, &mut Scratch::default()), expected);
+        }
+    }
+
+    #[test]
+    fn routes_are_joined_in_the_order_of_their_names() {
+        let mut dynamic = dynamic(&[("f", "PathPrefixStrip:/a", 0)]);
+        let route = dynamic::Route {
+            rule: "PathPrefixStrip:/a/b".to_owned(),
+            ..dynamic::Route::default()
+        };
+        dynamic
+            .frontends
+            .get_mut("f")
+            .expect("there")
+            .routes
+            .insert("a".to_owned(), route);
+        let snapshot = &compiled(&world(), dynamic).snapshots[0];
+        let mut head = Request::parse("/a/b").head();
+        let mut scratch = Scratch::default();
+        assert_eq!(answer(snapshot, &head, &mut scratch), "f");
+        snapshot.frontends[0]
+            .modifiers
+            .apply(&mut head, &mut scratch)
+            .expect("the last strip list fits");
+        assert_eq!(head.target(), b"/b");
+    }
+
+    #[test]
+    fn providers_are_ordered_by_name() {
+        let providers = ["rest", "file"].map(|name| {
+            (
+                name.to_owned(),
+                Arc::new(dynamic(&[(name, "PathPrefix:/", 0)])),
+            )
+        });
+        let compiled = compile(&BTreeMap::from(providers), &world(), &mut Memory::default());
+        let head = Request::parse("/").head();
+        assert_eq!(
+            answer(&compiled.snapshots[0], &head, &mut Scratch::default()),
+            "file"
+        );
+    }
+
+    #[test]
+    fn a_bad_frontend_is_left_out_completely() {
+        let mut dynamic = dynamic(&[("bad", "Host:a.test;Bogus:x", 0), ("all", "", 0)]);
+        dynamic
+            .frontends
+            .get_mut("all")
+            .expect("there")
+            .routes
+            .clear();
+        let compiled = compiled(&world(), dynamic);
+        let head = Request::parse("a.test/").head();
+        assert_eq!(
+            answer(&compiled.snapshots[0], &head, &mut Scratch::default()),
+            "all"
+        );
+        assert_eq!(
+            compiled.rejections[0].message,
+            "error creating route for frontend bad: error parsing rule: Unknown function: 'Bogus'. Skipping frontend \
+             bad..."
+        );
+    }
+
+    #[test]
+    fn rejections_in_the_words_of_the_reference() {
+        let check = |rule: &str, expected: &str| {
+            let said = messages(&world(), dynamic(&[("f", rule, 0)]));
+            assert!(
+                said.len() == 1 && said[0].contains(expected),
+                "{rule}: {said:?}"
+            );
+        };
+        check(
+            "Headers:X-A",
+            "mux: number of parameters must be multiple of 2, got [X-A]. Skipping frontend f...",
+        );
+        check(
+            "Query:foo",
+            "invalid expression: foo. Skipping frontend f...",
+        );
+        check(
+            "Query:a={x:[}",
+            "error parsing rule: bad regular expression: unclosed character class. Skipping",
+        );
+        check(
+            "HeadersRegexp:A,(",
+            "error parsing rule: bad regular expression: unclosed group. Skipping",
+        );
+        check(
+            "Path:foo,/a",
+            "'foo' of frontend f never matches: a path must start with a slash",
+        );
+        check(
+            "ReplacePathRegex:/a",
+            "Invalid syntax for ReplacePathRegex: /a. Separate the regular expression and",
+        );
+        check(
+            "ReplacePathRegex:( /a",
+            "Error compiling regular expression (: ",
+        );
+    }
+
+    #[test]
+    fn rejections_of_frontends() {
+        let mut broken = dynamic(&[("f", "Path:/", 0)]);
+        broken.frontends.get_mut("f").expect("there").backend = "x".to_owned();
+        assert_eq!(
+            messages(&world(), broken),
+            ["undefined backend 'x' for frontend f"]
+        );
+
+        let mut broken = dynamic(&[("f", "Path:/", 0)]);
+        broken.frontends.get_mut("f").expect("there").entry_points =
+            ["x", "y"].map(str::to_owned).to_vec();
+        let expected = [
+            "Undefined entry point(s) 'x,y' for frontend f",
+            "no entrypoint defined for frontend f",
+        ];
+        assert_eq!(messages(&world(), broken), expected);
+
+        let mut broken = dynamic(&[("f", "Path:/", 0)]);
+        let server = |broken: &mut Dynamic, url: &str, weight| {
+            let backend = broken.backends.get_mut("b").expect("there");
+            let server = backend.servers.get_mut("s").expect("there");
+            (server.url, server.weight) = (url.to_owned(), weight);
+        };
+        server(&mut broken, "127.0.0.1:80", None);
+        let expected = "error parsing server URL 127.0.0.1:80: first path segment in URL cannot contain colon. Skipping \
+                        frontend f...";
+        assert_eq!(messages(&world(), broken.clone()), [expected]);
+        server(&mut broken, "http://a", Some(-1));
+        assert_eq!(
+            messages(&world(), broken),
+            ["Weight should be >= 0. Skipping frontend f..."]
+        );
+
+        let mut guarded = dynamic(&[("f", "Path:/", 0)]);
+        guarded
+            .frontends
+            .get_mut("f")
+            .expect("there")
+            .basic_auth
+            .push("a:b".to_owned());
+        let compiled = compiled(&world(), guarded);
+        assert_eq!(
+            (
+                compiled.snapshots[0].frontends.len(),
+                compiled.rejections.len()
+            ),
+            (0, 1)
+        );
+    }
+
+    /// Servers (name, URL, weight) of backend `b`.
+    fn with_servers(servers: &[(&str, &str, Option<i64>)]) -> Dynamic {
+        let mut dynamic = dynamic(&[("f", "Path:/", 0)]);
+        let written = servers.iter().map(|(name, url, weight)| {
+            let server = dynamic::Server {
+                url: (*url).to_owned(),
+                weight: *weight,
+                ..dynamic::Server::default()
+            };
+            ((*name).to_owned(), server)
+        });
+        dynamic.backends.get_mut("b").expect("there").servers = written.collect();
+        dynamic
+    }
+
+    #[test]
+    fn servers() {
+        let written = with_servers(&[
+            ("a", "http://one.test:81/ignored", None),
+            ("b", "http://ONE.test:81", Some(3)),
+            ("c", "http://10.0.0.1", Some(0)),
+            ("d", "ftp://two.test", None),
+        ]);
+        let one = vec![IpAddr::from([10, 0, 0, 9])];
+        let world = World {
+            addresses: BTreeMap::from([("one.test".to_owned(), one)]),
+            ..world()
+        };
+        let compiled = compiled(&world, written.clone());
+        let backend = &compiled.snapshots[0].backends[0];
+        let said: Vec<String> = backend
+            .servers
+            .iter()
+            .map(|server| {
+                let authority = String::from_utf8_lossy(&server.authority);
+                format!(
+                    "{} {:?} {authority} {:?} {:?}",
+                    server.name, server.scheme, server.addresses, server.pool
+                )
+            })
+            .collect();
+        assert_eq!(
+            said,
+            [
+                "b Http ONE.test:81 [10.0.0.9:81] PoolKey(0)",
+                "c Http 10.0.0.1 [10.0.0.1:80] PoolKey(1)",
+                "d Unsupported two.test [] PoolKey(2)",
+            ]
+        );
+        let picks: Vec<u32> = (0..5)
+            .filter_map(|_| backend.next().ok())
+            .map(|id| id.0)
+            .collect();
+        assert_eq!(picks, [0, 0, 0, 1, 2], "weights 3, 1, 1");
+        assert!(compiled.host_names.iter().eq(["one.test", "two.test"]));
+        let providers = BTreeMap::from([("file".to_owned(), Arc::new(written))]);
+        assert_eq!(host_names(&providers), compiled.host_names);
+        assert_eq!(backend.server(ServerId(2)).scheme, Scheme::Unsupported);
+    }
+
+    #[test]
+    fn weight_zero() {
+        let zero = World {
+            allow_min_weight_zero: true,
+            ..world()
+        };
+        let written = with_servers(&[("a", "http://a", Some(0)), ("b", "http://b", None)]);
+        let backend = &compiled(&zero, written).snapshots[0].backends[0];
+        assert_eq!(
+            (backend.next(), backend.next()),
+            (Ok(ServerId(1)), Ok(ServerId(1)))
+        );
+        let written = with_servers(&[("a", "http://a", Some(0))]);
+        assert_eq!(
+            compiled(&zero, written).snapshots[0].backends[0].next(),
+            Err(NoServer::AllZero)
+        );
+        let written = with_servers(&[]);
+        assert_eq!(
+            compiled(&zero, written).snapshots[0].backends[0].next(),
+            Err(NoServer::Empty)
+        );
+    }
+
+    #[test]
+    fn what_a_reload_keeps() {
+        let world = World {
+            cores: 2,
+            ..world()
+        };
+        let mut memory = Memory::default();
+        let reload = |servers: &[(&str, &str, Option<i64>)], memory: &mut Memory| {
+            let providers = BTreeMap::from([("file".to_owned(), Arc::new(with_servers(servers)))]);
+            compile(&providers, &world, memory).snapshots
+        };
+        let pools = |snapshot: &Snapshot| -> Vec<u32> {
+            snapshot.backends[0]
+                .servers
+                .iter()
+                .map(|server| server.pool.0)
+                .collect()
+        };
+
+        let (a, b, c) = (
+            ("a", "http://a", None),
+            ("b", "http://b", None),
+            ("c", "http://c", None),
+        );
+        let first = reload(&[a, b], &mut memory);
+        assert_eq!((first[0].generation, pools(&first[0])), (1, vec![0, 1]));
+        assert_eq!(
+            first[0].backends[0].next(),
+            Ok(ServerId(0)),
+            "core 0 begins with the first server"
+        );
+        assert_eq!(
+            first[1].backends[0].next(),
+            Ok(ServerId(1)),
+            "core 1 begins with the second"
+        );
+
+        let same = reload(&[a, b], &mut memory);
+        assert_eq!(
+            same[0].backends[0].next(),
+            Ok(ServerId(1)),
+            "an unchanged backend goes on where it was"
+        );
+        assert!(Arc::ptr_eq(
+            &first[1].backends[0].shard,
+            &same[1].backends[0].shard
+        ));
+
+        let changed = reload(&[a, c], &mut memory);
+        assert_eq!(
+            changed[0].backends[0].next(),
+            Ok(ServerId(0)),
+            "a changed one starts again"
+        );
+        assert_eq!(
+            (pools(&changed[1]), &*changed[1].pools_retired),
+            (vec![0, 2], &[PoolKey(1)][..])
+        );
+
+        let unsettled = reload(&[a, b, c], &mut memory);
+        assert_eq!(
+            pools(&unsettled[0]),
+            [0, 3, 2],
+            "a retired key is not used while it may be in use"
+        );
+        reload(&[a], &mut memory);
+        memory.settle(3);
+        let settled = reload(
+            &[a, ("x", "http://x", None), ("y", "http://y", None)],
+            &mut memory,
+        );
+        assert_eq!(
+            pools(&settled[0]),
+            [0, 1, 4],
+            "only what was retired by then is used again"
+        );
+    }
+
+    #[test]
+    fn a_rule_with_more_places_than_a_trie_gives_it() {
+        let hosts: Vec<String> = (0..80).map(|at| format!("h{at}.test")).collect();
+        let paths: Vec<String> = (0..80).map(|at| format!("/p{at}")).collect();
+        assert!(hosts.len() * paths.len() > crate::limits::FRONTEND_PLACES_MAX);
+        let rule = format!("Host:{};Path:{}", hosts.join(","), paths.join(","));
+        yes(&rule, "h79.test/p79");
+        check(&rule, "h0.test/p7/", "301 /p7");
+        no(&rule, "h80.test/p0");
+        no(&rule, "h0.test/p80");
+    }
+
+    #[test]
+    fn more_field_names_than_are_indexed() {
+        let names: Vec<(String, String)> = (0..40)
+            .map(|at| (format!("f{at:02}"), format!("Headers:X-{at},v")))
+            .collect();
+        let frontends: Vec<(&str, &str, i64)> = names
+            .iter()
+            .map(|(name, rule)| (&**name, &**rule, 0))
+            .collect();
+        for (line, expected) in [
+            ("X-3: v", "f03"),
+            ("x-39: v", "f39"),
+            ("X-39: w", "404"),
+            ("X-39: v|X-2: v", "f39"),
+        ] {
+            check_order(&frontends, &format!("/|{line}"), expected);
+        }
+    }
+
+    #[test]
+    fn entry_points_have_their_own_frontends() {
+        let mut written = dynamic(&[("a", "PathPrefix:/a", 0), ("b", "PathPrefix:/", 0)]);
+        written.frontends.get_mut("a").expect("there").entry_points =
+            vec!["two".to_owned(), "one".to_owned()];
+        let world = World {
+            entry_points: ["one", "two"].map(str::to_owned).to_vec(),
+            default_entry_points: vec!["two".to_owned()],
+            ..World::default()
+        };
+        let snapshot = &compiled(&world, written).snapshots[0];
+        let said: Vec<Lookup> = [0, 1]
+            .iter()
+            .flat_map(|at| ["/a", "/b"].map(|path| (*at, Request::parse(path).head())))
+            .map(|(at, head)| snapshot.tries[at].lookup(&head, &mut Scratch::default()))
+            .collect();
+        let (a, b) = (
+            Lookup::Frontend(FrontendId(0)),
+            Lookup::Frontend(FrontendId(1)),
+        );
+        assert_eq!(said, [a, Lookup::None, a, b]);
+    }
 }

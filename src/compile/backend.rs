@@ -1,0 +1,420 @@
+//! Backends: server URLs, weights, and what of a backend outlives a reload. Spec backends 2 and 3.
+//!
+//! Owns the numbers of upstream addresses (`PoolKey`) and the round-robin positions, in [`Memory`]. Never resolves a
+//! name: control does, and brings the addresses.
+//! Read next: `frontend.rs`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::World;
+use crate::backend::balancer::RoundRobin;
+use crate::backend::shard::Shard;
+use crate::backend::{Backend, PoolKey, Scheme, Server};
+use crate::config::dynamic;
+
+/// The URL of a server, as far as it is used: path, query and user are ignored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerUrl {
+    /// Lower case.
+    pub scheme: String,
+    /// Lower case, without brackets. Empty if the URL names none.
+    pub host: String,
+    /// As written, or the scheme's.
+    pub port: u16,
+    /// Host and port as written.
+    pub authority: String,
+}
+
+/// Why a backend cannot be used; the frontends that name it are left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackendError {
+    Url { url: String, why: &'static str },
+    NegativeWeight,
+}
+
+impl fmt::Display for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url { url, why } => write!(f, "error parsing server URL {url}: {why}"),
+            Self::NegativeWeight => f.write_str("Weight should be >= 0"),
+        }
+    }
+}
+
+impl ServerUrl {
+    /// Reads a URL the way the reference does: a missing scheme or host is no error here but at the first request.
+    ///
+    /// # Errors
+    /// The text is no URL at all, or its port is no port.
+    pub fn parse(url: &str) -> Result<Self, BackendError> {
+        let error = |why| BackendError::Url {
+            url: url.to_owned(),
+            why,
+        };
+        if url.bytes().any(|byte| byte.is_ascii_control()) {
+            return Err(error("invalid control character in URL"));
+        }
+        let text = url.split('#').next().unwrap_or_default();
+        let (scheme, rest) = match text.split_once(':') {
+            Some(("", _)) => return Err(error("missing protocol scheme")),
+            Some((scheme, rest)) if is_scheme(scheme) => (scheme.to_ascii_lowercase(), rest),
+            Some((segment, _)) if !segment.contains(['/', '?']) => {
+                return Err(error("first path segment in URL cannot contain colon"));
+            }
+            _ => (String::new(), text),
+        };
+        let authority = rest
+            .strip_prefix("//")
+            .map_or("", |rest| rest.split(['/', '?']).next().unwrap_or_default());
+        let authority = authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, authority)| authority);
+        if authority.contains(|char: char| char.is_whitespace() || "<>\"\\^`{|}".contains(char)) {
+            return Err(error("invalid character in host name"));
+        }
+        let (host, port) = if let Some(bracketed) = authority.strip_prefix('[') {
+            let (host, after) = bracketed
+                .split_once(']')
+                .ok_or_else(|| error("missing ']' in host"))?;
+            (host, after)
+        } else {
+            authority
+                .find(':')
+                .map_or((authority, ""), |colon| authority.split_at(colon))
+        };
+        let port = match port.strip_prefix(':') {
+            Some("") => None,
+            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(port.parse().map_err(|_| error("invalid port after host"))?)
+            }
+            None if port.is_empty() => None,
+            _ => return Err(error("invalid port after host")),
+        };
+        Ok(Self {
+            port: port.unwrap_or(if scheme == "https" { 443 } else { 80 }),
+            host: host.to_ascii_lowercase(),
+            authority: authority.strip_suffix(':').unwrap_or(authority).to_owned(),
+            scheme,
+        })
+    }
+
+    /// The host, if it is an IP address.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+}
+
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|char: char| char.is_ascii_alphabetic())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+}
+
+/// Which server of a backend, and which connections to it, are the same: scheme, host, port.
+type Identity = (String, String, u16);
+
+/// What outlives a reload: the numbers of upstream addresses, and balancing positions. Owned by control, one for the
+/// life of the process.
+#[derive(Debug, Default)]
+pub struct Memory {
+    pub(super) generation: u64,
+    pools: HashMap<Identity, PoolKey>,
+    pools_made: u32,
+    pools_free: Vec<PoolKey>,
+    /// With the generation that no longer has them.
+    pools_retired: Vec<(u64, PoolKey)>,
+    shards: HashMap<BackendName, Kept>,
+}
+
+/// Provider, then name.
+pub(super) type BackendName = (String, String);
+
+#[derive(Debug)]
+struct Kept {
+    /// What the position depends on: servers in their order, with their weights.
+    servers: Vec<(Identity, u32)>,
+    /// One for each core.
+    shards: Vec<Arc<Shard>>,
+}
+
+impl Memory {
+    /// Every core serves by `generation` or a newer one, and nothing older is in use any more (each core gave its older
+    /// snapshots back): pool keys retired by then may name other addresses from now on. Until this is called a retired
+    /// key is not used again, since an exchange under way could put a connection back under it.
+    pub fn settle(&mut self, generation: u64) {
+        let free = &mut self.pools_free;
+        self.pools_retired.retain(|(retired, key)| {
+            let settled = *retired <= generation;
+            if settled {
+                free.push(*key);
+            }
+            !settled
+        });
+    }
+
+    fn pool(&mut self, identity: &Identity) -> PoolKey {
+        if let Some(key) = self.pools.get(identity) {
+            return *key;
+        }
+        let key = self.pools_free.pop().unwrap_or_else(|| {
+            let key = PoolKey(self.pools_made);
+            self.pools_made += 1;
+            key
+        });
+        self.pools.insert(identity.clone(), key);
+        key
+    }
+
+    /// Forgets what this generation does not have. Returns the pool keys that no longer occur.
+    pub(super) fn retire(&mut self, used: &Backends) -> Vec<PoolKey> {
+        let generation = self.generation;
+        let keys: BTreeSet<PoolKey> = used
+            .compiled
+            .iter()
+            .flat_map(|backend| backend.servers.iter().map(|server| server.pool))
+            .collect();
+        let mut retired = Vec::new();
+        self.pools.retain(|_, key| {
+            let kept = keys.contains(key);
+            if !kept {
+                retired.push(*key);
+            }
+            kept
+        });
+        retired.sort_unstable();
+        self.pools_retired
+            .extend(retired.iter().map(|key| (generation, *key)));
+        self.shards.retain(|name, _| used.ids.contains_key(name));
+        retired
+    }
+
+    /// This core's position in every backend; an unchanged backend keeps the one it had.
+    fn shards(
+        &mut self,
+        name: &BackendName,
+        servers: Vec<(Identity, u32)>,
+        balancer: &RoundRobin,
+        cores: usize,
+    ) {
+        let unchanged = self
+            .shards
+            .get(name)
+            .is_some_and(|kept| kept.servers == servers && kept.shards.len() == cores);
+        if !unchanged {
+            let shards = (0..cores)
+                .map(|core| Arc::new(balancer.start(core)))
+                .collect();
+            self.shards.insert(name.clone(), Kept { servers, shards });
+        }
+    }
+
+    /// The position of a core in a backend that was compiled before.
+    pub(super) fn shard(&self, name: &BackendName, core: usize) -> Arc<Shard> {
+        Arc::clone(&self.shards[name].shards[core])
+    }
+}
+
+/// The backends that frontends have asked for so far.
+#[derive(Debug, Default)]
+pub(super) struct Backends {
+    /// In the order of their ids, with the shard of core 0.
+    pub(super) compiled: Vec<Backend>,
+    pub(super) names: Vec<BackendName>,
+    ids: HashMap<BackendName, Result<u32, BackendError>>,
+    pub(super) host_names: BTreeSet<String>,
+}
+
+impl Backends {
+    /// Id of the backend, compiling it if this is the first frontend that names it.
+    pub(super) fn id(
+        &mut self,
+        name: BackendName,
+        written: &dynamic::Backend,
+        world: &World,
+        memory: &mut Memory,
+    ) -> Result<u32, BackendError> {
+        if let Some(known) = self.ids.get(&name) {
+            return known.clone();
+        }
+        let id = self.compile(&name, written, world, memory);
+        self.ids.insert(name, id.clone());
+        id
+    }
+
+    fn compile(
+        &mut self,
+        name: &BackendName,
+        written: &dynamic::Backend,
+        world: &World,
+        memory: &mut Memory,
+    ) -> Result<u32, BackendError> {
+        // The last server by name wins where several have one identity.
+        let mut by_identity: BTreeMap<Identity, &str> = BTreeMap::new();
+        let mut parsed = Vec::with_capacity(written.servers.len());
+        for (name, server) in &written.servers {
+            let url = ServerUrl::parse(&server.url)?;
+            let weight = weight(server.weight, world.allow_min_weight_zero)?;
+            let identity = (url.scheme.clone(), url.host.clone(), url.port);
+            by_identity.insert(identity.clone(), name);
+            parsed.push((name, server, url, identity, weight));
+        }
+        parsed.retain(|(name, _, _, identity, _)| by_identity[identity] == name.as_str());
+
+        let servers = parsed
+            .iter()
+            .map(|(name, server, url, identity, _)| {
+                let scheme = if url.scheme == "http" && !url.host.is_empty() {
+                    Scheme::Http
+                } else {
+                    Scheme::Unsupported
+                };
+                let addresses = match url.address() {
+                    Some(address) => vec![SocketAddr::new(address, url.port)],
+                    None => {
+                        let found = world
+                            .addresses
+                            .get(&url.host)
+                            .map(Vec::as_slice)
+                            .unwrap_or_default();
+                        found
+                            .iter()
+                            .map(|address| SocketAddr::new(*address, url.port))
+                            .collect()
+                    }
+                };
+                if url.address().is_none() && !url.host.is_empty() {
+                    self.host_names.insert(url.host.clone());
+                }
+                Server {
+                    name: (*name).clone(),
+                    url: server.url.clone(),
+                    scheme,
+                    authority: url.authority.as_bytes().into(),
+                    addresses,
+                    pool: memory.pool(identity),
+                }
+            })
+            .collect();
+        let balancer = RoundRobin::new(parsed.iter().map(|(.., weight)| *weight).collect());
+        let definition = parsed
+            .into_iter()
+            .map(|(_, _, _, identity, weight)| (identity, weight))
+            .collect();
+        memory.shards(name, definition, &balancer, world.cores.max(1));
+
+        let id = u32::try_from(self.compiled.len())
+            .expect("a configuration has fewer than 2^32 backends");
+        let shard = memory.shard(name, 0);
+        self.compiled.push(Backend {
+            name: name.1.clone(),
+            servers,
+            balancer,
+            shard,
+        });
+        self.names.push(name.clone());
+        Ok(id)
+    }
+}
+
+/// Spec backends 2.2; what was not written is 1 in either mode.
+fn weight(written: Option<i64>, allow_zero: bool) -> Result<u32, BackendError> {
+    match written {
+        None => Ok(1),
+        Some(weight) if weight < 0 => Err(BackendError::NegativeWeight),
+        Some(0) if !allow_zero => Ok(1),
+        Some(weight) => Ok(u32::try_from(weight).unwrap_or(u32::MAX)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `expected` is `scheme host port authority`, or the reason.
+    fn check(url: &str, expected: &str) {
+        let said = match ServerUrl::parse(url) {
+            Ok(ServerUrl {
+                scheme,
+                host,
+                port,
+                authority,
+            }) => format!("{scheme} {host} {port} {authority}"),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(said, expected, "URL {url:?}");
+    }
+
+    #[test]
+    fn urls() {
+        check(
+            "http://127.0.0.1:8080",
+            "http 127.0.0.1 8080 127.0.0.1:8080",
+        );
+        check("http://Web.Test", "http web.test 80 Web.Test");
+        check("https://web.test/", "https web.test 443 web.test");
+        check(
+            "http://u:p@web.test:81/a:b?c#d",
+            "http web.test 81 web.test:81",
+        );
+        check("http://[::1]:81/x", "http ::1 81 [::1]:81");
+        check("http://[::1]", "http ::1 80 [::1]");
+        check("http://web.test:/", "http web.test 80 web.test");
+        check("h2c://a:1", "h2c a 1 a:1");
+        check("ftp://a", "ftp a 80 a");
+        check("//host", " host 80 host");
+    }
+
+    #[test]
+    fn no_urls() {
+        let colon = "first path segment in URL cannot contain colon";
+        check(
+            "127.0.0.1:80",
+            &format!("error parsing server URL 127.0.0.1:80: {colon}"),
+        );
+        check(
+            "http://a:b",
+            "error parsing server URL http://a:b: invalid port after host",
+        );
+        check(
+            "http://a:99999",
+            "error parsing server URL http://a:99999: invalid port after host",
+        );
+        check(
+            "http://a:1:2",
+            "error parsing server URL http://a:1:2: invalid port after host",
+        );
+        check(
+            "http://[::1",
+            "error parsing server URL http://[::1: missing ']' in host",
+        );
+        check(
+            ":80",
+            "error parsing server URL :80: missing protocol scheme",
+        );
+        check(
+            "http://a b",
+            "error parsing server URL http://a b: invalid character in host name",
+        );
+    }
+
+    #[test]
+    fn weights() {
+        for (written, off, on) in [
+            (None, 1, 1),
+            (Some(0), 1, 0),
+            (Some(3), 3, 3),
+            (Some(i64::MAX), u32::MAX, u32::MAX),
+        ] {
+            assert_eq!(
+                (weight(written, false), weight(written, true)),
+                (Ok(off), Ok(on)),
+                "{written:?}"
+            );
+        }
+        assert_eq!(weight(Some(-1), true), Err(BackendError::NegativeWeight));
+    }
+}
