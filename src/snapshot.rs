@@ -23,7 +23,8 @@ pub struct Snapshot {
     pub frontends: Vec<Frontend>,
     /// Indexed by `BackendId`.
     pub backends: Vec<Backend>,
-    /// Upstream addresses that no longer occur: their pooled connections are closed.
+    /// Pools that are emptied before anything is served by this: of addresses that no longer occur, and of keys that
+    /// name another address from here on.
     pub pools_retired: Vec<PoolKey>,
 }
 

@@ -125,6 +125,8 @@ pub struct Memory {
     pools: HashMap<Identity, PoolKey>,
     pools_made: u32,
     pools_free: Vec<PoolKey>,
+    /// Named another address before this generation.
+    pools_renamed: Vec<PoolKey>,
     /// With the generation that no longer has them.
     pools_retired: Vec<(u64, PoolKey)>,
     shards: HashMap<BackendName, Kept>,
@@ -160,16 +162,22 @@ impl Memory {
         if let Some(key) = self.pools.get(identity) {
             return *key;
         }
-        let key = self.pools_free.pop().unwrap_or_else(|| {
-            let key = PoolKey(self.pools_made);
-            self.pools_made += 1;
-            key
-        });
+        let key = match self.pools_free.pop() {
+            Some(key) => {
+                self.pools_renamed.push(key);
+                key
+            }
+            None => {
+                self.pools_made += 1;
+                PoolKey(self.pools_made - 1)
+            }
+        };
         self.pools.insert(identity.clone(), key);
         key
     }
 
-    /// Forgets what this generation does not have. Returns the pool keys that no longer occur.
+    /// Forgets what this generation does not have. Returns the pool keys that no longer occur, and those that name
+    /// another address now: an exchange may have put a connection back after its address was gone.
     pub(super) fn retire(&mut self, used: &Backends) -> Vec<PoolKey> {
         let generation = self.generation;
         let keys: BTreeSet<PoolKey> = used
@@ -188,6 +196,7 @@ impl Memory {
         retired.sort_unstable();
         self.pools_retired
             .extend(retired.iter().map(|key| (generation, *key)));
+        retired.append(&mut self.pools_renamed);
         self.shards.retain(|name, _| used.ids.contains_key(name));
         retired
     }

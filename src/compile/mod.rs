@@ -1258,6 +1258,11 @@ mod tests {
             [0, 1, 4],
             "only what was retired by then is used again"
         );
+        assert_eq!(
+            settled[0].pools_retired,
+            [PoolKey(1)],
+            "what was put back under the key meanwhile goes"
+        );
     }
 
     #[test]
