@@ -379,7 +379,7 @@ mod tests {
         let thread = thread::spawn(move || {
             let mut serving: Option<Box<crate::snapshot::Snapshot>> = None;
             loop {
-                bell.read(&mut [0; 64]).expect("rings");
+                bell.read_exact(&mut [0]).expect("rings");
                 Mailbox::silence(&mailbox);
                 while let Some(message) = mailbox.take() {
                     if ends_at(&message) {

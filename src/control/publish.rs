@@ -137,7 +137,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::PoolKey;
+    use crate::snapshot::PoolKey;
     use crate::limits::MAILBOX_MESSAGES_MAX;
     use crate::mailbox::mailbox;
 
