@@ -71,7 +71,12 @@ fn serve(loaded: Loaded, is_listening: impl FnOnce(&[SocketAddr])) -> ExitCode {
     }
     info!("Coreway version {} starting", config::version::VERSION);
     for diagnostic in diagnostics.into_iter().chain(config::unsupported(&global)) {
-        warn!("{diagnostic}");
+        // The level that takes the place of an unknown one would hide this as a warning.
+        if diagnostic.message.starts_with("logLevel") {
+            error!("Error getting level: {diagnostic}");
+        } else {
+            warn!("{diagnostic}");
+        }
     }
     let ended = run(global, file, log.clone(), is_listening);
     let code = match ended {
@@ -164,11 +169,8 @@ fn start_log(global: &Global) -> io::Result<Log> {
     } else {
         &*global.log_level
     };
-    let level = if written.is_empty() {
-        Some(log::Level::Error)
-    } else {
-        log::Level::parse(written)
-    };
+    // What is unknown was reported and replaced when the configuration was read.
+    let level = log::Level::parse(written).unwrap_or(log::Level::Error);
     let written_format = global.traefik_log.format.as_str();
     let format = if written_format == "json" {
         log::Format::Json
@@ -179,11 +181,11 @@ fn start_log(global: &Global) -> io::Result<Log> {
         .filter(|path| !path.is_empty())
         .map(PathBuf::from);
     let mut options = log::Options {
-        level: level.unwrap_or(log::Level::Error),
+        level,
         format,
         file,
     };
-    let installed = match log::install(&options) {
+    match log::install(&options) {
         Err(problem) if options.file.is_some() => {
             let path = options.file.take().unwrap_or_default();
             let log = log::install(&options)?;
@@ -191,21 +193,10 @@ fn start_log(global: &Global) -> io::Result<Log> {
                 "Error while opening log file {}, logging to standard output: {problem}",
                 path.display()
             );
-            log
+            Ok(log)
         }
-        other => other?,
-    };
-    if level.is_none() {
-        error!(
-            "Error getting level: {written:?} is not one of debug, info, warn, error, fatal, panic; using error"
-        );
+        other => other,
     }
-    if !matches!(written_format, "" | "common" | "json") {
-        error!(
-            "Unknown traefikLog.format {written_format:?}, expected common or json; using common"
-        );
-    }
-    Ok(installed)
 }
 
 fn choose_driver(global: &Global) -> Result<Driver, Failed> {

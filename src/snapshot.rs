@@ -4,7 +4,8 @@
 //! belongs to the core the copy is for. Never refers to `config`.
 //! Read next: `compile/mod.rs` (makes it), `mailbox.rs` (carries it), `proxy/mod.rs` (swaps it in).
 
-use crate::backend::{Backend, BackendId, PoolKey};
+pub use crate::backend::PoolKey;
+use crate::backend::{Backend, BackendId};
 use crate::frontend::trie::Trie;
 use crate::frontend::{Frontend, FrontendId};
 

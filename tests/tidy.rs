@@ -35,7 +35,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "reactor", "http", "frontend", "backend", "snapshot", "mailbox", "settings",
         ],
     ),
-    ("main", &["config", "control", "proxy", "settings"]),
+    ("demo", &["config", "main"]),
+    (
+        "main",
+        &["config", "control", "compile", "proxy", "reactor", "demo"],
+    ),
     // The map: it declares every unit and uses none.
     ("lib", &[]),
 ];

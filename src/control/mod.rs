@@ -354,6 +354,7 @@ pub fn log_rejections(rejections: &[Rejection]) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::net::{Ipv4Addr, SocketAddr};
 
     use crossbeam::channel::{Sender, unbounded};
@@ -378,7 +379,7 @@ mod tests {
         let thread = thread::spawn(move || {
             let mut serving: Option<Box<crate::snapshot::Snapshot>> = None;
             loop {
-                std::io::Read::read(&mut bell, &mut [0; 64]).expect("rings");
+                bell.read_exact(&mut [0]).expect("rings");
                 Mailbox::silence(&mailbox);
                 while let Some(message) = mailbox.take() {
                     if ends_at(&message) {

@@ -137,9 +137,9 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::PoolKey;
     use crate::limits::MAILBOX_MESSAGES_MAX;
     use crate::mailbox::mailbox;
+    use crate::snapshot::PoolKey;
 
     fn snapshot(generation: u64) -> Snapshot {
         let retired = u32::try_from(generation).expect("small");

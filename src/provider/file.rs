@@ -6,6 +6,11 @@
 //! Runs on a thread of its own. Never waits for the control loop longer than it takes to hand an update over.
 //! Source: spec file-provider. Read next: `watch.rs`, `template/mod.rs`.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a thread of the control plane waits by the clock of the machine"
+)]
+
 mod watch;
 
 use std::ffi::OsStr;

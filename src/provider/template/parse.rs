@@ -124,7 +124,7 @@ pub(super) fn parse(text: &str) -> Result<Tree, TemplateError> {
             root,
             defined: parser.defined,
         }),
-        End::End(line) => error(line, "unexpected end"),
+        End::Closed(line) => error(line, "unexpected end"),
         End::Else(line, _) => error(line, "unexpected else"),
     }
 }
@@ -132,7 +132,7 @@ pub(super) fn parse(text: &str) -> Result<Tree, TemplateError> {
 /// How a list of nodes ended.
 enum End {
     Text,
-    End(usize),
+    Closed(usize),
     Else(usize, Vec<Lexeme>),
 }
 
@@ -192,7 +192,7 @@ impl Parser {
             let kind = match keyword.as_str() {
                 "end" => {
                     nothing_more(&rest)?;
-                    return Ok((nodes, End::End(line)));
+                    return Ok((nodes, End::Closed(line)));
                 }
                 "else" => return Ok((nodes, End::Else(line, rest))),
                 "if" | "with" | "range" => self.control(&keyword, line, rest, pieces)?,
@@ -247,12 +247,12 @@ impl Parser {
         self.variables.truncate(inner);
         self.loops -= usize::from(keyword == "range");
         let otherwise = match end {
-            End::End(_) => Vec::new(),
+            End::Closed(_) => Vec::new(),
             End::Text => return error(line, format!("{keyword} without end")),
             End::Else(line, rest) if rest.is_empty() => {
                 let (otherwise, end) = self.nodes(pieces)?;
                 match end {
-                    End::End(_) => otherwise,
+                    End::Closed(_) => otherwise,
                     End::Text => return error(line, "else without end"),
                     End::Else(line, _) => return error(line, "expected end, found a second else"),
                 }
@@ -327,7 +327,7 @@ impl Parser {
         self.loops = loops;
         self.depth -= 1;
         match end {
-            End::End(_) => Ok(body),
+            End::Closed(_) => Ok(body),
             End::Text => error(line, format!("{keyword} without end")),
             End::Else(line, _) => error(line, "unexpected else"),
         }
