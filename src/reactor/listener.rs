@@ -139,10 +139,14 @@ impl Listener {
     /// # Errors
     /// The driver cannot watch one more socket.
     pub fn from_std(listener: TcpListener) -> io::Result<Self> {
-        Ok(Self {
-            acceptor: Acceptor::from_std(listener)?,
+        Acceptor::from_std(listener).map(Self::new)
+    }
+
+    pub(super) fn new(acceptor: Acceptor) -> Self {
+        Self {
+            acceptor,
             stopped: Cell::new(false),
-        })
+        }
     }
 
     /// The next connection and where it comes from. Must run to its end, or a connection may be lost.

@@ -21,6 +21,9 @@ mod timer;
 use std::future::Future;
 use std::io;
 
+#[cfg(test)]
+pub(crate) use driver::simulated;
+
 pub use affinity::cpus_allowed;
 pub use buffer::{Buffer, Room};
 pub use clock::{Instant, coarse, now};

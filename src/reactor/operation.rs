@@ -44,8 +44,19 @@ impl Gather {
     }
 
     /// The addresses, valid for as long as this lives.
+    #[cfg(not(test))]
     pub(super) fn addresses(&self) -> &[libc::iovec] {
         &self.addresses
+    }
+
+    /// What would go out, copied.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.buffers
+            .iter()
+            .take(self.addresses.len())
+            .flat_map(|buffer| buffer.bytes().iter().copied())
+            .collect()
     }
 
     /// The buffers back, once the completion was taken.
@@ -68,7 +79,7 @@ impl Drop for Gather {
     }
 }
 
-#[cfg(not(feature = "glommio"))]
+#[cfg(not(any(test, feature = "glommio")))]
 mod monoio_memory {
     use monoio::buf::{IoBuf, IoBufMut, IoVecBuf};
 

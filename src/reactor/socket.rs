@@ -141,13 +141,10 @@ impl Socket {
     pub async fn send(&self, mut buffer: Buffer, timer: &Timer) -> io::Result<()> {
         while !buffer.is_empty() {
             let mut sending = pin!(self.stream.send(buffer));
-            let (result, rest) = match limit(timer, sending.as_mut()).await {
-                Some(done) => done,
-                None => {
-                    self.stream.shutdown(Shutdown::Both);
-                    let _ = sending.await;
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
+            let Some((result, rest)) = limit(timer, sending.as_mut()).await else {
+                self.stream.shutdown(Shutdown::Both);
+                let _ = sending.await;
+                return Err(io::ErrorKind::TimedOut.into());
             };
             buffer = rest;
             match result {
@@ -167,15 +164,12 @@ impl Socket {
         buffers.retain(|buffer| !buffer.is_empty());
         while buffers.len() > 1 {
             let mut sending = pin!(self.stream.send_gathered(Gather::new(mem::take(buffers))));
-            let (result, gather) = match limit(timer, sending.as_mut()).await {
-                Some(done) => done,
-                None => {
-                    self.stream.shutdown(Shutdown::Both);
-                    let (_, gather) = sending.await;
-                    *buffers = gather.into_buffers();
-                    buffers.clear();
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
+            let Some((result, gather)) = limit(timer, sending.as_mut()).await else {
+                self.stream.shutdown(Shutdown::Both);
+                let (_, gather) = sending.await;
+                *buffers = gather.into_buffers();
+                buffers.clear();
+                return Err(io::ErrorKind::TimedOut.into());
             };
             *buffers = gather.into_buffers();
             let sent = match result {

@@ -21,6 +21,9 @@ static PANICS: AtomicU64 = AtomicU64::new(0);
 static HOOK: Once = Once::new();
 
 thread_local! {
+    /// Those of this thread, for a simulation to see.
+    #[cfg(test)]
+    static PANICS_HERE: Cell<u64> = const { Cell::new(0) };
     /// Whether a task is being polled on this thread, so that its panic is ours to report.
     static POLLING: Cell<bool> = const { Cell::new(false) };
     /// Where the last panic of a task came from.
@@ -30,6 +33,12 @@ thread_local! {
 /// How many tasks ended in a panic since the process began.
 pub fn panics() -> u64 {
     PANICS.load(Ordering::Relaxed)
+}
+
+/// As [`panics`], of this thread only.
+#[cfg(test)]
+pub(super) fn panics_here() -> u64 {
+    PANICS_HERE.get()
 }
 
 /// Runs `future` on this core, beside the others, until it ends or the core does. A panic in it is logged with its
@@ -94,6 +103,8 @@ impl<F: Future<Output = ()>> Future for Guarded<F> {
 #[cold]
 fn report(payload: &(dyn Any + Send)) {
     PANICS.fetch_add(1, Ordering::Relaxed);
+    #[cfg(test)]
+    PANICS_HERE.set(PANICS_HERE.get() + 1);
     let message = payload
         .downcast_ref::<&str>()
         .copied()
@@ -103,4 +114,48 @@ fn report(payload: &(dyn Any + Send)) {
         .take()
         .unwrap_or_else(|| "an unknown place".to_owned());
     tracing::error!("A task of this core panicked and was ended: {message}, at {origin}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::reactor::simulated::{self, Faults};
+    use crate::reactor::sleep;
+
+    #[test]
+    fn a_panic_ends_its_task_only() {
+        simulated::run(0, Faults::NONE, async {
+            simulated::expect_panics(1);
+            let before = panics();
+            let owned = Rc::new(());
+            let kept = Rc::clone(&owned);
+            spawn(async move {
+                sleep(Duration::from_millis(1)).await;
+                let _kept = kept;
+                panic!("on purpose");
+            });
+            sleep(Duration::from_secs(1)).await;
+            assert!(panics() > before);
+            assert_eq!(Rc::strong_count(&owned), 1, "what the task owned is gone");
+        });
+    }
+
+    #[test]
+    fn a_task_is_as_big_as_its_future() {
+        async fn big() -> usize {
+            let bytes = [1_u8; 1000];
+            sleep(Duration::ZERO).await;
+            bytes.len()
+        }
+        let future = big();
+        let size = size_of_val(&future);
+        assert!(
+            size_of_val(&Guarded {
+                future: Some(future)
+            }) <= size + 8
+        );
+    }
 }

@@ -25,7 +25,8 @@ const LEVELS: usize = 6;
 const ROUND: u64 = 1 << (SLOT_BITS as usize * LEVELS);
 const NONE: u32 = u32::MAX;
 /// The list of entries whose slot has come, until they are woken.
-const DUE: u16 = (LEVELS * SLOTS) as u16;
+const DUE: u16 = 384;
+const _: () = assert!(DUE as usize == LEVELS * SLOTS);
 const UNLINKED: u16 = u16::MAX;
 
 /// A deadline that may be moved at any time for next to nothing.
@@ -213,6 +214,12 @@ pub(super) fn reset(now: u64) {
     drop(old);
 }
 
+/// Which slot of a level `tick` is in: the six bits above `shift`.
+fn slot_of(tick: u64, shift: usize) -> usize {
+    let [low, ..] = (tick >> shift).to_le_bytes();
+    usize::from(low) % SLOTS
+}
+
 impl Wheel {
     const fn new() -> Self {
         Self {
@@ -285,7 +292,7 @@ impl Wheel {
         // The level is that of the highest bit in which now and then differ.
         let differing = (self.tick ^ tick) | (SLOTS as u64 - 1);
         let level = (((63 - differing.leading_zeros()) / SLOT_BITS) as usize).min(LEVELS - 1);
-        let slot = (tick >> (SLOT_BITS as usize * level)) as usize & (SLOTS - 1);
+        let slot = slot_of(tick, SLOT_BITS as usize * level);
         let list = level * SLOTS + slot;
         let head = std::mem::replace(self.head(list), index);
         if let Some(occupied) = self.occupied.get_mut(level) {
@@ -343,9 +350,10 @@ impl Wheel {
             .enumerate()
             .find(|(_, occupied)| **occupied != 0)?;
         let shift = SLOT_BITS as usize * level;
-        let slot_now = (self.tick >> shift) as u32 & (SLOTS as u32 - 1);
-        let ahead = occupied.rotate_right(slot_now).trailing_zeros();
-        let slot = (slot_now + ahead) as usize & (SLOTS - 1);
+        let slot_now = slot_of(self.tick, shift);
+        // Slots are counted from the one that now is in: turning a copy of the bits by so much makes it the first.
+        let turned = (occupied >> slot_now) | (occupied << ((SLOTS - slot_now) % SLOTS));
+        let slot = (slot_now + turned.trailing_zeros() as usize) % SLOTS;
         let round = (SLOTS as u64) << shift;
         let mut tick = (self.tick & !(round - 1)) + ((slot as u64) << shift);
         if tick <= self.tick {
@@ -392,5 +400,209 @@ impl Wheel {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::reactor::simulated::{self, Faults};
+
+    #[derive(Default)]
+    struct Flag(AtomicBool);
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A timer, the task that waits for it, and what a list of deadlines would know of it.
+    struct Watched {
+        timer: Timer,
+        woken: Arc<Flag>,
+        /// The deadline when it was last waited for; `None` while nobody waits.
+        waits: Option<u64>,
+    }
+
+    impl Watched {
+        fn new() -> Self {
+            Self {
+                timer: Timer::new(),
+                woken: Arc::default(),
+                waits: None,
+            }
+        }
+
+        fn poll(&mut self) -> bool {
+            let waker = Waker::from(Arc::clone(&self.woken));
+            let ready = self
+                .timer
+                .poll_expired(&mut Context::from_waker(&waker))
+                .is_ready();
+            self.waits = (!ready)
+                .then(|| self.timer.deadline().nanoseconds())
+                .filter(|deadline| *deadline != u64::MAX);
+            ready
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// Move a deadline to so long after now, and wait.
+        Set(usize, u64),
+        /// Move it, but let the wait that is under way go on.
+        SetLater(usize, u64),
+        Clear(usize),
+        Replace(usize),
+        /// Let time pass, up to so much after the next time the wheel asks for if it does.
+        Turn(u64),
+        Sleep,
+    }
+
+    /// Milliseconds to many hours, dense at the small end.
+    fn duration() -> impl Strategy<Value = u64> {
+        (0_u32..46, any::<u64>()).prop_map(|(bits, random)| random & ((1 << bits) - 1))
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let timer = || 0_usize..8;
+        prop_oneof![
+            4 => (timer(), duration()).prop_map(|(timer, after)| Step::Set(timer, after)),
+            2 => (timer(), duration()).prop_map(|(timer, after)| Step::SetLater(timer, after)),
+            1 => timer().prop_map(Step::Clear),
+            1 => timer().prop_map(Step::Replace),
+            2 => duration().prop_map(Step::Turn),
+            2 => Just(Step::Sleep),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_wheel_is_a_list_of_deadlines(begin in duration(), steps in prop::collection::vec(step(), 1..120)) {
+            let mut now = begin;
+            reset(now);
+            let mut timers: Vec<Watched> = (0..8).map(|_| Watched::new()).collect();
+            let mut next = None;
+            for step in steps {
+                match step {
+                    Step::Set(index, after) => {
+                        timers[index].timer.set(Instant::from_nanoseconds(now + after));
+                        timers[index].poll();
+                        next = armed();
+                    }
+                    Step::SetLater(index, after) => {
+                        let later = timers[index].waits.unwrap_or(now).saturating_add(after);
+                        timers[index].timer.set(Instant::from_nanoseconds(later));
+                    }
+                    Step::Clear(index) => timers[index].timer.clear(),
+                    Step::Replace(index) => timers[index] = Watched::new(),
+                    Step::Turn(_) | Step::Sleep => {
+                        now = match step {
+                            Step::Turn(passes) => now + passes,
+                            _ => next.unwrap_or(now).max(now),
+                        };
+                        next = turn(now);
+                        let turned = now / SLOT_NANOSECONDS * SLOT_NANOSECONDS;
+                        for watched in &mut timers {
+                            let woken = watched.woken.0.swap(false, Ordering::Relaxed);
+                            if watched.waits.is_some_and(|deadline| deadline <= turned) {
+                                prop_assert!(woken, "a waiting task was not woken at its deadline");
+                            }
+                            if woken {
+                                // As a task would: it looks, and waits on if its deadline has moved.
+                                let past = watched.timer.deadline().nanoseconds() <= turned;
+                                prop_assert_eq!(watched.poll(), past);
+                            }
+                            prop_assert_eq!(watched.timer.expired(), watched.timer.deadline().nanoseconds() <= turned);
+                        }
+                        next = armed().or(next);
+                        let due = timers.iter().filter_map(|watched| watched.waits).min();
+                        if let Some(due) = due {
+                            let asked = next.expect("somebody waits");
+                            prop_assert!(asked <= due.div_ceil(SLOT_NANOSECONDS).max(now / SLOT_NANOSECONDS + 1) * SLOT_NANOSECONDS);
+                            prop_assert!(asked > turned, "the wheel asks for a time that has been");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn armed() -> Option<u64> {
+        WHEEL.with_borrow(|wheel| Some(wheel.armed).filter(|at| *at != u64::MAX))
+    }
+
+    #[test]
+    fn a_far_deadline_costs_few_turns() {
+        reset(0);
+        let mut watched = Watched::new();
+        watched
+            .timer
+            .set(Instant::from_nanoseconds(180_000_000_000));
+        watched.poll();
+        let (mut turns, mut next) = (0, armed());
+        while let Some(at) = next {
+            turns += 1;
+            next = turn(at);
+        }
+        assert!(watched.timer.expired());
+        assert!(turns <= LEVELS, "{turns} turns");
+    }
+
+    #[test]
+    fn moving_a_deadline_does_not_touch_the_wheel() {
+        reset(0);
+        let mut watched = Watched::new();
+        for second in 1..1000 {
+            watched
+                .timer
+                .set(Instant::from_nanoseconds(second * 1_000_000_000));
+            watched.poll();
+        }
+        assert_eq!(
+            armed(),
+            Some(1_000_000_000),
+            "the first one stays; the others are seen when it fires"
+        );
+        assert_eq!(WHEEL.with_borrow(|wheel| wheel.entries.len()), 1);
+        drop(watched);
+        assert_eq!(WHEEL.with_borrow(|wheel| wheel.free.len()), 1);
+    }
+
+    #[test]
+    fn a_timer_that_outlives_its_run_leaves_the_next_one_alone() {
+        let mut old = Watched::new();
+        reset(0);
+        old.timer.set(Instant::from_nanoseconds(1));
+        old.poll();
+        reset(0);
+        let mut new = Watched::new();
+        new.timer.set(Instant::from_nanoseconds(1));
+        new.poll();
+        drop(old);
+        turn(SLOT_NANOSECONDS);
+        assert!(new.woken.0.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn sleep_takes_its_time_and_at_most_a_slot_more() {
+        simulated::run(0, Faults::NONE, async {
+            for milliseconds in [0, 1, 9, 10, 11, 640, 41_000, 86_400_000] {
+                let (begin, wanted) = (clock::now(), Duration::from_millis(milliseconds));
+                sleep(wanted).await;
+                let took = clock::now() - begin;
+                assert!(
+                    took >= wanted && took <= wanted + Duration::from_millis(10),
+                    "{wanted:?}: {took:?}"
+                );
+            }
+        });
     }
 }

@@ -1,12 +1,28 @@
 //! What runs a core: exactly one of the modules here, chosen when the program is built.
 //!
-//! Each offers the same few functions and two types: `run`, `spawn`, `nanoseconds`, `nanoseconds_coarse`, `arm`,
-//! `splice`, `Stream` and `Acceptor`. The rest of `reactor/` is written against those and is the same on all of them.
+//! Each offers the same few functions and types: `run`, `spawn`, `nanoseconds`, `nanoseconds_coarse`, `arm`, and
+//! `Stream`, `Acceptor` and `Channel`. The rest of `reactor/` is written against those and is the same on all of them.
 //! Read next: `monoio.rs` (the default).
 
-pub(super) mod descriptor;
+#[cfg(not(test))]
+mod descriptor;
 
-#[cfg(not(feature = "glommio"))]
+#[cfg(all(not(test), feature = "glommio"))]
+mod glommio;
+#[cfg(all(not(test), not(feature = "glommio")))]
 mod monoio;
-#[cfg(not(feature = "glommio"))]
-pub(super) use self::monoio::*;
+#[cfg(test)]
+pub(crate) mod simulated;
+
+#[cfg(all(not(test), feature = "glommio"))]
+pub(super) use self::glommio::{
+    Acceptor, Channel, Stream, arm, nanoseconds, nanoseconds_coarse, run, spawn,
+};
+#[cfg(all(not(test), not(feature = "glommio")))]
+pub(super) use self::monoio::{
+    Acceptor, Channel, Stream, arm, nanoseconds, nanoseconds_coarse, run, spawn,
+};
+#[cfg(test)]
+pub(super) use self::simulated::{
+    Acceptor, Channel, Stream, arm, nanoseconds, nanoseconds_coarse, run_driver as run, spawn,
+};
