@@ -172,6 +172,7 @@ impl Buffer {
     }
 
     /// Room behind the last byte, for the kernel to write into.
+    #[cfg(any(test, not(feature = "glommio")))]
     pub(super) fn spare(&mut self) -> &mut [mem::MaybeUninit<u8>] {
         self.memory.spare_capacity_mut()
     }
@@ -180,7 +181,7 @@ impl Buffer {
     ///
     /// # Safety
     /// The first `count` bytes of the spare room have been written.
-    #[cfg(not(test))]
+    #[cfg(not(any(test, feature = "glommio")))]
     pub(super) unsafe fn assume_received(&mut self, count: usize) {
         let len = self.memory.len() + count;
         assert!(

@@ -44,9 +44,15 @@ impl Gather {
     }
 
     /// The addresses, valid for as long as this lives.
-    #[cfg(not(test))]
+    #[cfg(not(any(test, feature = "glommio")))]
     pub(super) fn addresses(&self) -> &[libc::iovec] {
         &self.addresses
+    }
+
+    /// The first of the buffers, for a driver that sends one after the other.
+    #[cfg(all(not(test), feature = "glommio"))]
+    pub(super) fn first(&self) -> &[u8] {
+        self.buffers.first().map(Buffer::bytes).unwrap_or_default()
     }
 
     /// What would go out, copied.

@@ -40,7 +40,7 @@ pub struct Probe {
     pub fallback_reason: Option<String>,
 }
 
-/// io_uring was insisted on and cannot be used. Nothing can be done about it here: the operator must choose.
+/// What was insisted on cannot be used. Nothing can be done about it here: the operator must choose.
 #[derive(Debug)]
 pub struct ProbeError {
     pub cause: io::Error,
@@ -56,6 +56,9 @@ pub(super) const RING_ENTRIES: u32 = 1024;
 /// Completions that can wait for one turn of a core: two operations for each of 8,000 connections at the same instant.
 /// More are kept by the kernel, at a price. 16 bytes each.
 const COMPLETIONS: u32 = 16 * 1024;
+
+/// glommio runs on io_uring only.
+const HAS_EPOLL: bool = cfg!(any(test, not(feature = "glommio")));
 
 static FLAGS: OnceLock<Flags> = OnceLock::new();
 
@@ -145,15 +148,21 @@ impl fmt::Display for Flags {
 /// Finds out what the cores of this process can run on, by building a ring and using it.
 ///
 /// # Errors
-/// [`Choice::IoUring`] was asked for and cannot be had.
+/// [`Choice::IoUring`] was asked for and cannot be had, or the build has no epoll and needs it.
 pub fn probe(choice: Choice) -> Result<Probe, ProbeError> {
     let epoll = |fallback_reason| Probe {
         driver: Driver::Epoll,
         ring_flags: String::new(),
         fallback_reason,
     };
-    if choice == Choice::Epoll {
-        return Ok(epoll(None));
+    match choice {
+        Choice::Epoll if HAS_EPOLL => return Ok(epoll(None)),
+        Choice::Epoll => {
+            return Err(ProbeError {
+                cause: io::ErrorKind::Unsupported.into(),
+            });
+        }
+        Choice::Auto | Choice::IoUring => {}
     }
     let flags = *FLAGS.get_or_init(Flags::probe);
     match (try_ring(flags), choice) {
@@ -162,8 +171,8 @@ pub fn probe(choice: Choice) -> Result<Probe, ProbeError> {
             ring_flags: flags.to_string(),
             fallback_reason: None,
         }),
-        (Err(cause), Choice::IoUring) => Err(ProbeError { cause }),
-        (Err(cause), _) => Ok(epoll(Some(explain(&cause)))),
+        (Err(cause), Choice::Auto) if HAS_EPOLL => Ok(epoll(Some(explain(&cause)))),
+        (Err(cause), _) => Err(ProbeError { cause }),
     }
 }
 
@@ -216,6 +225,9 @@ fn try_ring(flags: Flags) -> io::Result<()> {
 }
 
 fn explain(cause: &io::Error) -> String {
+    if cause.kind() == io::ErrorKind::Unsupported {
+        return "this build of the program runs on glommio, which has no epoll driver".to_owned();
+    }
     match cause.raw_os_error() {
         Some(libc::ENOSYS) => "this kernel has no io_uring".to_owned(),
         Some(libc::EPERM | libc::EACCES) => {

@@ -16,18 +16,20 @@ use coreway::reactor::{
     self, Buffer, Choice, Driver, Listener, Peer, Pipe, Room, Socket, Timer, limit, sleep,
 };
 
-/// The drivers this machine has.
+/// The drivers this machine and this build have.
 fn drivers() -> Vec<Driver> {
-    let epoll = reactor::probe(Choice::Epoll)
-        .expect("epoll is always there")
-        .driver;
-    match reactor::probe(Choice::IoUring) {
-        Ok(probe) => vec![probe.driver, epoll],
-        Err(error) => {
-            eprintln!("only on epoll: {error}");
-            vec![epoll]
-        }
-    }
+    let drivers: Vec<Driver> = [Choice::IoUring, Choice::Epoll]
+        .into_iter()
+        .filter_map(|choice| match reactor::probe(choice) {
+            Ok(probe) => Some(probe.driver),
+            Err(error) => {
+                eprintln!("skipped on {choice:?}: {error}");
+                None
+            }
+        })
+        .collect();
+    assert!(!drivers.is_empty());
+    drivers
 }
 
 /// Runs `program` as a core of its own, once per driver.

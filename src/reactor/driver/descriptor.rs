@@ -36,6 +36,26 @@ pub(super) fn local_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "not an internet socket"))
 }
 
+#[cfg(feature = "glommio")]
+pub(super) fn peer_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    let address: SockAddr = SockRef::from(&fd).peer_addr()?;
+    address
+        .as_socket()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "not an internet socket"))
+}
+
+/// Whether a send would not have to wait.
+#[cfg(feature = "glommio")]
+pub(super) fn writable_now(fd: BorrowedFd<'_>) -> bool {
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: `poll` reads and writes the one structure it is given, which is ours; with no timeout it returns at once.
+    unsafe { libc::poll(&raw mut poll, 1, 0) != 0 }
+}
+
 /// Whether the other side is still there, without taking a byte.
 pub(super) fn peer(fd: BorrowedFd<'_>) -> Peer {
     let mut poll = libc::pollfd {
@@ -126,6 +146,7 @@ pub(in crate::reactor) fn nanoseconds_coarse() -> u64 {
 }
 
 /// A kernel timer, which becomes readable when its time comes and stays so until it is set anew.
+#[cfg(not(feature = "glommio"))]
 pub(super) fn alarm() -> io::Result<OwnedFd> {
     // SAFETY: takes and returns numbers only.
     let fd = unsafe {
@@ -142,6 +163,7 @@ pub(super) fn alarm() -> io::Result<OwnedFd> {
 }
 
 /// Lets a kernel timer ring at `at`, in nanoseconds of the clock, or never.
+#[cfg(not(feature = "glommio"))]
 pub(super) fn set_alarm(fd: BorrowedFd<'_>, at: Option<u64>) {
     // A time of zero would switch it off.
     let nanoseconds = at.map_or(0, |at| at.max(1));
