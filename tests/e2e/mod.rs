@@ -12,6 +12,7 @@ mod framing;
 mod garbage;
 mod idle;
 mod keepalive;
+mod reactor_sockets;
 mod reload;
 mod routing;
 mod timeouts;
