@@ -234,6 +234,15 @@ impl Stream {
         self.with_fd(descriptor::peer)
     }
 
+    pub(in crate::reactor) fn probe_peer(&self) {
+        self.with_fd(descriptor::probe_peer);
+    }
+
+    pub(in crate::reactor) fn reset_on_close(&self) {
+        // It fails only if the connection is gone already.
+        let _ = self.with_fd(|fd| SockRef::from(&fd).set_linger(Some(Duration::ZERO)));
+    }
+
     pub(in crate::reactor) fn local_address(&self) -> io::Result<SocketAddr> {
         self.with_fd(descriptor::local_address)
     }

@@ -63,6 +63,8 @@ impl Faults {
 
 /// Bytes one direction of a connection holds, sent and not yet received.
 const WINDOW: usize = 64 * 1024;
+/// How long a peer that is gone takes to be found out by a probe.
+const PROBED_NANOSECONDS: u64 = 2_000_000_000;
 /// More polls than any test needs: a task that wakes itself for ever is found.
 const POLLS_MAX: u64 = 20_000_000;
 /// The clock does not begin at zero, so that "long ago" can be told from "never".
@@ -104,6 +106,8 @@ struct Flow {
     end: End,
     /// The sender will send no more.
     sender_shut: bool,
+    /// The sender wants its close to be a reset.
+    resets: bool,
     /// The receiver wants no more.
     receiver_shut: bool,
     /// The receiver dropped its socket.
@@ -691,6 +695,25 @@ impl Stream {
         }
     }
 
+    /// A peer that dropped its socket does not answer, and is found out two seconds later.
+    pub(in crate::reactor) fn probe_peer(&self) {
+        if self.sends == SILENT {
+            return;
+        }
+        let core = core();
+        let mut network = core.network.borrow_mut();
+        if network.flow(self.sends).receiver_gone {
+            let at = core.now.get() + PROBED_NANOSECONDS;
+            network.plan(at, Event::End(self.receives(), End::Reset));
+        }
+    }
+
+    pub(in crate::reactor) fn reset_on_close(&self) {
+        if self.sends != SILENT {
+            core().network.borrow_mut().flow(self.sends).resets = true;
+        }
+    }
+
     pub(in crate::reactor) fn peer(&self) -> Peer {
         if self.sends == SILENT {
             return Peer::Present;
@@ -734,7 +757,11 @@ impl Drop for Stream {
         let flow = network.flow(receives);
         flow.receiver_gone = true;
         let unread = !flow.arrived.is_empty();
-        let end = if unread { End::Reset } else { End::Finished };
+        let end = if unread || network.flow(self.sends).resets {
+            End::Reset
+        } else {
+            End::Finished
+        };
         network.finish(&core, self.sends, end);
     }
 }
@@ -1044,6 +1071,29 @@ mod tests {
                     .kind(),
                 io::ErrorKind::ConnectionReset
             );
+        });
+    }
+
+    #[test]
+    fn a_probe_finds_out_who_left_and_a_close_can_be_a_reset() {
+        run(7, Faults::NONE, async {
+            let timer = Timer::new();
+            let listener = listen(server()).expect("free");
+            let client = Socket::connect(server(), &timer).await.expect("listens");
+            let (near, _) = listener.accept().await.expect("queued");
+            drop(client);
+            sleep(Duration::from_millis(1)).await;
+            assert_eq!(near.peer(), Peer::HalfClosed);
+            near.probe_peer();
+            sleep(Duration::from_secs(3)).await;
+            assert_eq!(near.peer(), Peer::Gone);
+
+            let client = Socket::connect(server(), &timer).await.expect("listens");
+            let (near, _) = listener.accept().await.expect("queued");
+            near.reset_on_close();
+            drop(near);
+            let error = client.recv(Room::Small, &timer).await.expect_err("reset");
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         });
     }
 
