@@ -582,20 +582,25 @@ mod tests {
         watched.write("rules.toml", "[backends");
         watched.write("rules.toml", &rules(&["e"]));
         watched.expect(&["e"]);
-        // By a link to another folder.
-        fs::create_dir(watched.path("elsewhere")).expect("makes");
-        watched.write("elsewhere/real.toml", &rules(&["f"]));
-        symlink("elsewhere/real.toml", watched.path("link")).expect("links");
+        // By a link to a folder far away.
+        fs::create_dir_all(watched.path("some/where/else")).expect("makes");
+        watched.write("some/where/else/real.toml", &rules(&["f"]));
+        symlink("some/where/else/real.toml", watched.path("link")).expect("links");
         fs::rename(watched.path("link"), watched.path("rules.toml")).expect("renames");
         watched.expect(&["f"]);
         // What the link leads to is replaced.
-        watched.write("elsewhere/next", &rules(&["g"]));
+        watched.write("some/where/else/next", &rules(&["g"]));
         fs::rename(
-            watched.path("elsewhere/next"),
-            watched.path("elsewhere/real.toml"),
+            watched.path("some/where/else/next"),
+            watched.path("some/where/else/real.toml"),
         )
         .expect("renames");
         watched.expect(&["g"]);
+        // The link is replaced.
+        watched.write("some/where/else/other.toml", &rules(&["h"]));
+        symlink("some/where/else/other.toml", watched.path("link")).expect("links");
+        fs::rename(watched.path("link"), watched.path("rules.toml")).expect("renames");
+        watched.expect(&["h"]);
         // Emptied: no rules.
         watched.write("rules.toml", "");
         watched.expect(&[]);
