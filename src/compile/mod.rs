@@ -357,50 +357,8 @@ mod tests {
     use crate::backend::balancer::NoServer;
     use crate::backend::{PoolKey, Scheme, ServerId};
     use crate::frontend::Scratch;
+    use crate::frontend::example::Request;
     use crate::frontend::trie::Lookup;
-    use crate::http::{FieldId, Head};
-
-    /// A request as text.
-    #[derive(Clone, Debug)]
-    pub(super) struct Request {
-        pub(super) method: String,
-        pub(super) authority: String,
-        pub(super) target: String,
-        pub(super) fields: Vec<(String, String)>,
-    }
-
-    impl Request {
-        /// `[METHOD] [authority]/path`, then field lines after `|`.
-        fn parse(text: &str) -> Self {
-            let mut parts = text.split('|');
-            let start = parts.next().unwrap_or_default().trim();
-            let (method, rest) = start.rsplit_once(' ').unwrap_or(("GET", start));
-            let slash = rest.find('/').expect("a path");
-            Self {
-                method: method.to_owned(),
-                authority: rest[..slash].to_owned(),
-                target: rest[slash..].to_owned(),
-                fields: parts
-                    .map(|line| line.split_once(':').expect("a field line"))
-                    .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
-                    .collect(),
-            }
-        }
-
-        pub(super) fn head(&self) -> Head {
-            let mut head = Head::default();
-            head.set_method(self.method.as_bytes());
-            if !self.authority.is_empty() {
-                head.set_authority(self.authority.as_bytes());
-                head.push_known(FieldId::Host, self.authority.as_bytes());
-            }
-            head.set_target(self.target.as_bytes());
-            for (name, value) in &self.fields {
-                head.push(name.as_bytes(), value.as_bytes());
-            }
-            head
-        }
-    }
 
     /// Frontends (name, rule, priority) with one backend `b`.
     pub(super) fn dynamic(frontends: &[(&str, &str, i64)]) -> Dynamic {
@@ -449,9 +407,9 @@ mod tests {
     }
 
     /// Name of the frontend, `301 <location>` or `404`.
-    pub(super) fn answer(snapshot: &Snapshot, head: &Head, scratch: &mut Scratch) -> String {
+    pub(super) fn answer(snapshot: &Snapshot, request: &Request, scratch: &mut Scratch) -> String {
         let trie = snapshot.trie(EntryPointId(0)).expect("an entry point");
-        match trie.lookup(head, scratch) {
+        match trie.lookup(&request.head(), scratch) {
             Lookup::Frontend(id) => snapshot.frontend(id).name.clone(),
             Lookup::Redirect => format!("301 {}", String::from_utf8_lossy(scratch.location())),
             Lookup::None => "404".to_owned(),
@@ -462,9 +420,9 @@ mod tests {
     /// `301 <location>`, or `404`.
     fn check_in(world: &World, rule: &str, request: &str, expected: &str) {
         let snapshot = &compiled(world, dynamic(&[("f", rule, 0)])).snapshots[0];
-        let mut head = Request::parse(request).head();
-        let mut scratch = Scratch::default();
-        let mut said = answer(snapshot, &head, &mut scratch);
+        let (parsed, mut scratch) = (Request::parse(request), Scratch::default());
+        let mut said = answer(snapshot, &parsed, &mut scratch);
+        let mut head = parsed.head();
         if said == "f" {
             let sent = head.target().to_vec();
             said = match snapshot.frontends[0]
@@ -480,11 +438,8 @@ mod tests {
                         "the original target is still there"
                     );
                     let mut said = String::from_utf8_lossy(head.target()).into_owned();
-                    for (id, name) in [
-                        (FieldId::XForwardedPrefix, "X-Forwarded-Prefix"),
-                        (FieldId::XReplacedPath, "X-Replaced-Path"),
-                    ] {
-                        for value in head.values(id) {
+                    for name in ["X-Forwarded-Prefix", "X-Replaced-Path"] {
+                        for value in head.values_named(name.as_bytes()) {
                             said.push_str(&format!(" {name}: {}", String::from_utf8_lossy(value)));
                         }
                     }
@@ -515,9 +470,9 @@ mod tests {
     /// Which of several frontends answers.
     fn check_order(frontends: &[(&str, &str, i64)], request: &str, expected: &str) {
         let snapshot = &compiled(&world(), dynamic(frontends)).snapshots[0];
-        let head = Request::parse(request).head();
+        let parsed = Request::parse(request);
         assert_eq!(
-            answer(snapshot, &head, &mut Scratch::default()),
+            answer(snapshot, &parsed, &mut Scratch::default()),
             expected,
             "{frontends:?} request {request}"
         );
@@ -941,8 +896,8 @@ mod tests {
             .clear();
         let snapshot = &compiled(&world(), dynamic).snapshots[0];
         for (request, expected) in [("a.test/", "a"), ("b.test/", "z")] {
-            let head = Request::parse(request).head();
-            assert_eq!(answer(snapshot, &head, &mut Scratch::default()), expected);
+            let parsed = Request::parse(request);
+            assert_eq!(answer(snapshot, &parsed, &mut Scratch::default()), expected);
         }
     }
 
@@ -960,9 +915,10 @@ mod tests {
             .routes
             .insert("a".to_owned(), route);
         let snapshot = &compiled(&world(), dynamic).snapshots[0];
-        let mut head = Request::parse("/a/b").head();
+        let parsed = Request::parse("/a/b");
         let mut scratch = Scratch::default();
-        assert_eq!(answer(snapshot, &head, &mut scratch), "f");
+        assert_eq!(answer(snapshot, &parsed, &mut scratch), "f");
+        let mut head = parsed.head();
         snapshot.frontends[0]
             .modifiers
             .apply(&mut head, &mut scratch)
@@ -979,9 +935,9 @@ mod tests {
             )
         });
         let compiled = compile(&BTreeMap::from(providers), &world(), &mut Memory::default());
-        let head = Request::parse("/").head();
+        let parsed = Request::parse("/");
         assert_eq!(
-            answer(&compiled.snapshots[0], &head, &mut Scratch::default()),
+            answer(&compiled.snapshots[0], &parsed, &mut Scratch::default()),
             "file"
         );
     }
@@ -996,9 +952,9 @@ mod tests {
             .routes
             .clear();
         let compiled = compiled(&world(), dynamic);
-        let head = Request::parse("a.test/").head();
+        let parsed = Request::parse("a.test/");
         assert_eq!(
-            answer(&compiled.snapshots[0], &head, &mut Scratch::default()),
+            answer(&compiled.snapshots[0], &parsed, &mut Scratch::default()),
             "all"
         );
         assert_eq!(

@@ -53,3 +53,51 @@ impl Scratch {
         self.original_target
     }
 }
+
+/// Requests for tests, here and in `compile`.
+#[cfg(test)]
+pub(crate) mod example {
+    use crate::http::{FieldId, Head};
+
+    /// A request as text.
+    #[derive(Clone, Debug)]
+    pub(crate) struct Request {
+        pub(crate) method: String,
+        pub(crate) authority: String,
+        pub(crate) target: String,
+        pub(crate) fields: Vec<(String, String)>,
+    }
+
+    impl Request {
+        /// `[METHOD] [authority]/path`, then field lines after `|`.
+        pub(crate) fn parse(text: &str) -> Self {
+            let mut parts = text.split('|');
+            let start = parts.next().unwrap_or_default().trim();
+            let (method, rest) = start.rsplit_once(' ').unwrap_or(("GET", start));
+            let slash = rest.find('/').expect("a path");
+            Self {
+                method: method.to_owned(),
+                authority: rest[..slash].to_owned(),
+                target: rest[slash..].to_owned(),
+                fields: parts
+                    .map(|line| line.split_once(':').expect("a field line"))
+                    .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+                    .collect(),
+            }
+        }
+
+        pub(crate) fn head(&self) -> Head {
+            let mut head = Head::default();
+            head.set_method(self.method.as_bytes());
+            if !self.authority.is_empty() {
+                head.set_authority(self.authority.as_bytes());
+                head.push_known(FieldId::Host, self.authority.as_bytes());
+            }
+            head.set_target(self.target.as_bytes());
+            for (name, value) in &self.fields {
+                head.push(name.as_bytes(), value.as_bytes());
+            }
+            head
+        }
+    }
+}
