@@ -83,12 +83,21 @@ fn every_core_together_keeps_the_proportions() {
 }
 
 #[test]
-fn without_retry_a_dead_server_costs_its_share() {
+fn without_retry_only_what_is_idempotent_is_tried_again() {
     let origins = [Origin::text("A"), Origin::refusing()];
     let coreway = Start::new().cores(1).serve(&rules(&origins, &[None, None]));
     let mut client = coreway.client();
-    let statuses: Vec<_> = (0..4).map(|_| client.get("/").status).collect();
-    assert_eq!(statuses, [200, 502, 200, 502]);
+    for _ in 0..4 {
+        assert_eq!(client.get("/").text(), "A", "the next server is asked once");
+    }
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+    let mut statuses: Vec<_> = (0..4).map(|_| client.exchange(post).status).collect();
+    statuses.sort_unstable();
+    assert_eq!(
+        statuses,
+        [200, 200, 502, 502],
+        "the dead server costs its share"
+    );
 }
 
 #[test]

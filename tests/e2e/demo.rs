@@ -1,42 +1,28 @@
 //! `coreway demo`: something to try in the first minute.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::harness::{Client, Coreway, eventually};
 
-/// The first word of the output with this beginning and this end.
-fn word(text: &str, begin: &str, end: &str) -> Option<String> {
-    let start = text.find(begin)?;
-    let rest = &text[start..];
-    let stop = rest
-        .find(|c: char| c.is_whitespace() || "\"'`".contains(c))
-        .unwrap_or(rest.len());
-    let word = rest[..stop].trim_end_matches(['.', ',', ')']);
-    word.ends_with(end).then(|| word.to_owned())
+/// The word between two pieces of text.
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    Some(text.split_once(before)?.1.split_once(after)?.0)
 }
 
 #[test]
 fn the_demo_serves_reloads_and_ends() {
     let folder = tempfile::tempdir().unwrap();
-    // Port 0, so that demos run side by side; without it the demo has a fixed port that its output shows.
-    let coreway = Coreway::spawn(
-        folder,
-        &["demo".to_owned(), "--reactor.pin=false".to_owned()],
-        None,
-    );
-    eventually("it prints sample calls", || {
-        coreway.assert_runs();
-        coreway.log().contains("curl") && word(&coreway.log(), "/", ".toml").is_some()
-    });
+    let arguments = ["demo".to_owned(), "--reactor.pin=false".to_owned()];
+    let coreway = Coreway::spawn(folder, &arguments, None);
+    coreway.await_reloads(1);
     let text = coreway.log();
-    eprintln!("{text}");
-    let rules = PathBuf::from(word(&text, "/", ".toml").unwrap());
-    let port = text
-        .split("127.0.0.1:")
-        .nth(1)
-        .and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next())
+    let address: SocketAddr = between(&text, "curl http://", "/")
+        .expect("a call to try")
+        .parse()
         .unwrap();
-    let address = format!("127.0.0.1:{port}").parse().unwrap();
+    let rules =
+        PathBuf::from(between(&text, "The rules are in ", ".\n").expect("where the rules are"));
     let response = Client::connect(address).get("/");
     assert_eq!(response.status, 200, "{}", response.text());
     assert!(

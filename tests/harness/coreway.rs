@@ -246,14 +246,12 @@ impl Coreway {
             .unwrap_or_else(|| panic!("entry point {entry_point} does not listen"))
     }
 
+    /// From the line `Starting server on <address> (entry point <name>, ...)`.
     fn listening(&self, entry_point: &str) -> Option<SocketAddr> {
-        let before = format!("entry point {entry_point} listening on ");
+        let after = format!(" (entry point {entry_point},");
         let lines = self.lines.lock().unwrap();
-        let rest = lines.iter().find_map(|line| line.split_once(&before))?.1;
-        rest.split(|c: char| c == '"' || c.is_whitespace())
-            .next()?
-            .parse()
-            .ok()
+        let line = lines.iter().find_map(|line| line.split_once(&after))?.0;
+        line.rsplit_once("Starting server on ")?.1.parse().ok()
     }
 
     #[track_caller]
