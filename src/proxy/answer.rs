@@ -7,7 +7,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::body::Upload;
+use super::body::{self, COPY_BYTES_MAX, Upload};
 use super::connection::Client;
 use super::core::Core;
 use super::failure::{Cause, Failure, Retry, Stage};
@@ -26,10 +26,6 @@ use crate::reactor::{Instant, now};
 use std::net::Shutdown;
 
 const _: () = assert!(CLIENT_CHECK_INTERVAL.as_millis() <= CONTINUE_WAIT.as_millis());
-
-/// A body's beginning this short is copied behind the head: one buffer is sent, and the copy costs less than a second
-/// buffer in the operation.
-const COPY_BYTES_MAX: usize = 4 * 1024;
 
 /// What relaying an answer needs of its exchange.
 pub(crate) struct Answering<'a> {
@@ -91,7 +87,6 @@ pub(crate) async fn relay(
     );
     let mut out = Some(out);
     let mut reader = BodyReader::new(response.framing);
-    let mut begun = false;
     let mut clean = true;
     answering.trailers.clear();
     loop {
@@ -104,36 +99,25 @@ pub(crate) async fn relay(
         piece.truncate(decoded.data.end);
         piece.advance(decoded.data.start);
         let finished = decoded.finished;
-        if to_client.chunked && !piece.is_empty() {
-            let frame = out.get_or_insert_with(|| Buffer::take(Room::Small));
-            encode::next_chunk(frame.vec_mut(), begun, piece.len());
-            begun = true;
-        }
-        if let Some(head) = &mut out
-            && head.len() + piece.len() <= COPY_BYTES_MAX
-        {
-            // Short enough to go out with the head, in one send of one buffer.
-            head.extend(piece.bytes());
-            piece = Buffer::empty();
-            if to_client.chunked && finished {
-                encode::last_chunk(head.vec_mut(), begun, answering.trailers);
+        let sends = &mut *answering.sends;
+        if to_client.chunked {
+            let mut frame = out.take().unwrap_or_else(|| Buffer::take(Room::Small));
+            body::chunk(sends, &mut frame, piece);
+            if finished {
+                encode::trailers(frame.vec_mut(), answering.trailers);
             }
-        } else if to_client.chunked && finished {
-            let mut end = Buffer::take(Room::Small);
-            encode::last_chunk(end.vec_mut(), begun, answering.trailers);
-            answering
-                .sends
-                .extend(out.take().into_iter().chain([piece, end]));
-            piece = Buffer::empty();
-        }
-        let sent = match (out.take(), piece.is_empty()) {
-            (Some(head), true) => client.socket.send(head, &client.timer).await,
-            (None, false) => client.socket.send(piece, &client.timer).await,
-            (head, _) => {
-                answering.sends.extend(head.into_iter().chain([piece]));
-                client.socket.send_all(answering.sends, &client.timer).await
+            sends.push(frame);
+        } else {
+            if let Some(mut head) = out.take() {
+                if head.len() + piece.len() <= COPY_BYTES_MAX {
+                    head.extend(piece.bytes());
+                    piece = Buffer::empty();
+                }
+                sends.push(head);
             }
-        };
+            sends.push(piece);
+        }
+        let sent = client.socket.send_all(sends, &client.timer).await;
         if sent.is_err() {
             return Ok(cut(client, &to_client));
         }

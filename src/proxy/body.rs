@@ -18,6 +18,26 @@ use crate::limits::BODY_STALL_TIMEOUT;
 use crate::reactor::{Buffer, Room, Socket, Timer};
 use crate::reactor::{Instant, now};
 
+/// A piece of a body this short is copied behind what is sent before it: one buffer is sent, and the copy costs less than
+/// another buffer in the operation.
+pub(crate) const COPY_BYTES_MAX: usize = 4 * 1024;
+
+/// Writes `data` as one chunk behind what is in `frame`: either all of it, or the first part goes to `sends` with the data
+/// and `frame` is left with the end. No data is no chunk: an empty one would end the body.
+pub(crate) fn chunk(sends: &mut Vec<Buffer>, frame: &mut Buffer, data: Buffer) {
+    if data.is_empty() {
+        return;
+    }
+    encode::chunk_size(frame.vec_mut(), data.len());
+    if frame.len() + data.len() <= COPY_BYTES_MAX {
+        frame.extend(data.bytes());
+    } else {
+        let before = std::mem::replace(frame, Buffer::take(Room::Small));
+        sends.extend([before, data]);
+    }
+    encode::end(frame.vec_mut());
+}
+
 /// What the two directions of an exchange know of each other.
 pub(crate) struct Upload {
     /// The client waits for a `100 Continue`.
@@ -115,7 +135,6 @@ pub(crate) async fn upload(
     let mut reader = BodyReader::new(framing);
     let mut out: Vec<Buffer> = Vec::with_capacity(2);
     let mut room = Room::Small;
-    let mut begun = false;
     trailers.clear();
     while !reader.finished() {
         let mut buffer = match inbound.take() {
@@ -147,22 +166,15 @@ pub(crate) async fn upload(
             buffer.advance(decoded.data.start);
         }
         room = Room::Large;
-        if !buffer.is_empty() {
-            if chunked {
-                let mut frame = Buffer::take(Room::Small);
-                encode::next_chunk(frame.vec_mut(), begun, buffer.len());
-                begun = true;
-                out.push(frame);
+        if chunked {
+            let mut frame = Buffer::take(Room::Small);
+            chunk(&mut out, &mut frame, buffer);
+            if decoded.finished {
+                encode::trailers(frame.vec_mut(), trailers);
             }
+            out.push(frame);
+        } else {
             out.push(buffer);
-        }
-        if chunked && decoded.finished {
-            let mut end = Buffer::take(Room::Small);
-            encode::last_chunk(end.vec_mut(), begun, trailers);
-            out.push(end);
-        }
-        if out.is_empty() {
-            continue;
         }
         timer.set(now() + BODY_STALL_TIMEOUT);
         if server.send_all(&mut out, timer).await.is_err() {

@@ -179,7 +179,7 @@ fn start_thread(start: Start, driver: Driver, cpu: Option<usize>) -> io::Result<
                 match begin(start) {
                     Ok((core, mailbox, bell, listeners)) => {
                         let _ = ready.send(Ok(()));
-                        attend(&core, &mailbox, &bell, &listeners).await;
+                        attend(&core, &mailbox, &bell, listeners).await;
                     }
                     Err(error) => {
                         let _ = ready.send(Err(error));
@@ -232,7 +232,7 @@ async fn attend(
     core: &Rc<CoreState>,
     mailbox: &Mailbox,
     bell: &Socket,
-    listeners: &[Rc<Listener>],
+    mut listeners: Vec<Rc<Listener>>,
 ) {
     let unlimited = Timer::new();
     loop {
@@ -252,7 +252,8 @@ async fn attend(
                     ),
                 },
                 Message::Drain => {
-                    for listener in listeners {
+                    // Closed when its accept loop has emptied the queue and lets go of it too.
+                    for listener in listeners.drain(..) {
                         listener.stop();
                     }
                     core.drain();

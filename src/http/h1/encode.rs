@@ -115,25 +115,6 @@ pub fn chunk_size(out: &mut Vec<u8>, bytes: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes what stands before the data of the next chunk: the end of the chunk before, if there was one (`begun`), and
-/// the size line. So the data can be sent from where it lies, with nothing behind it.
-#[inline]
-pub fn next_chunk(out: &mut Vec<u8>, begun: bool, bytes: usize) {
-    if begun {
-        end(out);
-    }
-    chunk_size(out, bytes);
-}
-
-/// Writes the end of the last data chunk, if there was one (`begun`), and the end of the message with its trailers.
-#[inline]
-pub fn last_chunk(out: &mut Vec<u8>, begun: bool, trailer_fields: &Head) {
-    if begun {
-        end(out);
-    }
-    trailers(out, trailer_fields);
-}
-
 /// Writes the last chunk, the trailer lines, and the end of the message.
 pub fn trailers(out: &mut Vec<u8>, trailers: &Head) {
     const NEVER: FieldSet =
