@@ -358,6 +358,7 @@ fn a_reload_storm_loses_no_request() {
         );
     }
     let reloads = coreway.reloads();
-    assert!(reloads > 150, "only {reloads} of 300 changes were served");
+    // A file that changes without pause is read about once a second: it could be half written at any moment.
+    assert!(reloads >= 20, "only {reloads} of 300 changes were served");
     assert!(requests > 1000, "only {requests} requests were made");
 }
