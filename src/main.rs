@@ -219,7 +219,7 @@ fn choose_driver(global: &Global) -> Result<Driver, Failed> {
             "io_uring cannot be used here, falling back to epoll, which costs more for every request: {reason}"
         );
     }
-    info!("Cores run on {:?} {}", probe.driver, probe.ring_flags);
+    info!("Cores run on {} {}", probe.driver, probe.ring_flags);
     Ok(probe.driver)
 }
 

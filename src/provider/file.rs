@@ -33,10 +33,10 @@ use crate::config::{self, Dynamic};
 pub const NAME: &str = "file";
 
 /// A change is read once nothing has happened for this long: editors write in several steps.
-const QUIET: Duration = Duration::from_millis(100);
+const QUIET: Duration = Duration::from_millis(50);
 
 /// A change is read at the latest this long after its first event, even if events never cease.
-const QUIET_WAIT_MAX: Duration = Duration::from_secs(1);
+const QUIET_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// A file that has just become empty is believed after this long: more likely it is about to be written.
 const EMPTY_WAIT: Duration = Duration::from_millis(500);

@@ -19,6 +19,16 @@ pub enum Driver {
     Epoll,
 }
 
+/// As `reactor.driver` spells it.
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
+        })
+    }
+}
+
 /// What the operator asked for (`--reactor.driver`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
