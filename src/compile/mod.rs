@@ -5,6 +5,7 @@
 
 pub mod backend;
 mod frontend;
+mod middleware;
 pub mod rule;
 pub mod settings;
 pub mod template;
@@ -21,6 +22,7 @@ use self::frontend::{Compiler, Routes};
 use self::template::Expressions;
 use crate::backend::BackendId;
 use crate::config::{self, Dynamic, Place, dynamic};
+use crate::frontend::middleware::Middleware;
 use crate::frontend::trie::{Entry, Trie};
 use crate::frontend::{Frontend, FrontendId};
 use crate::snapshot::{EntryPointId, Snapshot};
@@ -108,6 +110,7 @@ pub fn compile(
                 })
                 .and_then(|(entry_points, backend)| {
                     let routes = job.routes(&mut expressions, &mut rejections)?;
+                    let middlewares = job.middlewares()?;
                     Ok(Accepted {
                         provider,
                         name,
@@ -115,6 +118,7 @@ pub fn compile(
                         entry_points,
                         backend,
                         routes,
+                        middlewares,
                     })
                 });
             match outcome {
@@ -170,6 +174,7 @@ struct Accepted<'a> {
     entry_points: Vec<EntryPointId>,
     backend: BackendId,
     routes: Routes,
+    middlewares: Box<[Middleware]>,
 }
 
 /// Where and why a frontend is left out.
@@ -282,6 +287,11 @@ impl Job<'_> {
             (place, message)
         })
     }
+
+    fn middlewares(&self) -> Result<Box<[Middleware]>, Refusal> {
+        middleware::of_frontend(self.frontend)
+            .map_err(|(place, why)| (place, format!("{why}. Skipping frontend {}...", self.name)))
+    }
 }
 
 /// The snapshot of core 0.
@@ -316,6 +326,7 @@ fn assemble(
             backend: one.backend,
             pass_host_header: one.frontend.pass_host_header,
             modifiers: one.routes.modifiers,
+            middlewares: one.middlewares,
         });
     }
     Snapshot {

@@ -1,14 +1,13 @@
 //! The static configuration becomes settings: entry points to bind, trust lists, time limits.
 //!
 //! Owns the choice which entry points may be opened at all: one that asks for something we cannot do, and that would be
-//! unsafe to leave out (TLS, authentication, white lists, redirects, the PROXY protocol), stays closed.
+//! unsafe to leave out (TLS, authentication, redirects), stays closed.
 //! Pure: what must be asked of the machine comes in as [`Machine`]. Read next: `settings.rs` at the root.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use ipnet::IpNet;
-
+use super::middleware;
 use super::{Rejection, Severity};
 use crate::config::{Global, Place, blocking_entry_point, entrypoint};
 use crate::settings::{EntryPoint, Settings, Timeouts, Trust};
@@ -110,13 +109,17 @@ fn entry_point(
             format!("entry point {name}: {why}"),
         ))
     });
+    let middlewares = middleware::of_entry_point(written).unwrap_or_else(|(place, why)| {
+        rejections.push(rejection(&place, format!("entry point {name}: {why}")));
+        Box::default()
+    });
     let forwarded_headers = match &written.forwarded_headers {
         None => Trust::Everybody,
         Some(trust) if trust.insecure => Trust::Everybody,
         Some(trust) => {
             let mut networks = Vec::with_capacity(trust.trusted_ips.len());
             for text in &trust.trusted_ips {
-                match network(text) {
+                match middleware::network(text) {
                     Some(network) => networks.push(network),
                     None => rejections.push(rejection(
                         &trust.place,
@@ -135,6 +138,7 @@ fn entry_point(
             name: name.to_owned(),
             address,
             forwarded_headers,
+            middlewares,
         }),
         _ => Err(rejections),
     }
@@ -171,13 +175,6 @@ fn address(text: &str, machine: &Machine) -> Result<SocketAddr, String> {
         })?),
     };
     Ok(SocketAddr::new(ip, port))
-}
-
-/// A network, or one address as a network of its own.
-fn network(text: &str) -> Option<IpNet> {
-    text.parse::<IpNet>()
-        .ok()
-        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 fn timeouts(global: &Global) -> Timeouts {
@@ -367,23 +364,5 @@ mod tests {
             "{}",
             fatal[0].message
         );
-    }
-
-    #[test]
-    fn trust_takes_networks_and_single_addresses() {
-        assert_eq!(
-            network("10.0.0.0/8").map(|net| net.to_string()).as_deref(),
-            Some("10.0.0.0/8")
-        );
-        assert_eq!(
-            network("10.1.2.3").map(|net| net.to_string()).as_deref(),
-            Some("10.1.2.3/32")
-        );
-        assert_eq!(
-            network("::1").map(|net| net.to_string()).as_deref(),
-            Some("::1/128")
-        );
-        assert_eq!(network("10.0.0.0/33"), None);
-        assert_eq!(network("somewhere"), None);
     }
 }

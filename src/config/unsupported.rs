@@ -73,8 +73,6 @@ pub(super) const ROWS: &[Row] = &[
     blocks_entry_point!("tls"),
     blocks_entry_point!("redirect"),
     blocks_entry_point!("auth"),
-    blocks_entry_point!("whiteList"),
-    blocks_entry_point!("whitelistSourceRange"),
     ignored(
         "entryPoints.*.compress",
         "is not supported yet; answers are not compressed",
@@ -130,8 +128,6 @@ pub(super) const ROWS: &[Row] = &[
     // Frontends.
     blocks_frontend!("auth"),
     blocks_frontend!("basicAuth"),
-    blocks_frontend!("whiteList"),
-    blocks_frontend!("whitelistSourceRange"),
     blocks_frontend!("redirect"),
     blocks_frontend!("passTLSClientCert"),
     blocks_frontend!("headers.customRequestHeaders"),
@@ -375,16 +371,7 @@ mod tests {
             Some("f:1:12: `basicAuth` is not supported yet, so the frontend is left out"),
         );
         check("basicAuth = []", None);
-        check(
-            "[frontends.f.whiteList]",
-            Some("f:2:14: `whiteList` is not supported yet, so the frontend is left out"),
-        );
-        check(
-            "whitelistSourceRange = ['1.2.3.4']",
-            Some(
-                "f:1:12: `whitelistSourceRange` is not supported yet, so the frontend is left out",
-            ),
-        );
+        check("whiteList.sourceRange = ['1.2.3.4']", None);
         check(
             "redirect.entryPoint = 'x'",
             Some("f:2:1: `redirect` is not supported yet, so the frontend is left out"),
@@ -428,9 +415,6 @@ mod tests {
             "[auth]",
             Some("`auth` is not supported yet, so the entry point is not opened"),
         );
-        check(
-            "[whiteList]",
-            Some("`whiteList` is not supported yet, so the entry point is not opened"),
-        );
+        check("[whiteList]", None);
     }
 }

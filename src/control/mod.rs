@@ -451,6 +451,7 @@ mod tests {
                 name: "http".to_owned(),
                 address,
                 forwarded_headers: Trust::Everybody,
+                middlewares: Box::default(),
             }],
             timeouts: Timeouts {
                 read: None,

@@ -29,7 +29,9 @@ pub(crate) struct Client {
     pub(crate) entry_point: EntryPointId,
     /// Its `X-Forwarded-*` fields are believed.
     pub(crate) trusted: bool,
-    /// The peer's address as text, IPv4 also where it came through an IPv6 socket.
+    /// The peer's address, IPv4 also where it came through an IPv6 socket.
+    pub(crate) ip: IpAddr,
+    /// The same as text.
     pub(crate) address: String,
     /// The limit of what is received from it or sent to it at present.
     pub(crate) timer: Timer,
@@ -57,6 +59,7 @@ impl Client {
             socket,
             entry_point,
             trusted,
+            ip,
             address,
             timer: Timer::new(),
             waiting: Cell::new(false),

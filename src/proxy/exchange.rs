@@ -21,6 +21,7 @@ use super::upstream::Upstream;
 use crate::backend::balancer::NoServer;
 use crate::backend::{Backend, Scheme, Server, ServerId};
 use crate::frontend::Frontend;
+use crate::frontend::middleware::{self, Context, Middleware, Verdict};
 use crate::frontend::trie::Lookup;
 use crate::http::body::{BodyReader, Framing};
 use crate::http::h1::{Request, Upgrade};
@@ -54,6 +55,10 @@ pub(crate) async fn run(
         .set(at + core.settings.timeouts.write.unwrap_or(SEND_STALL_TIMEOUT));
     if session.request.target() == b"*" {
         return answer(core, client, session, request, Own::Empty).await;
+    }
+    let steps = &core.settings.entry_points[usize::from(client.entry_point.0)].middlewares;
+    if let Some(refusal) = middlewares(client, session, steps) {
+        return answer(core, client, session, request, Own::Made(refusal)).await;
     }
     let snapshot = core.snapshot(); // One snapshot for the whole exchange, even across a reload.
     let found = snapshot
@@ -91,10 +96,30 @@ pub(crate) async fn run(
         )
         .await;
     }
+    if let Some(refusal) = middlewares(client, session, &frontend.middlewares) {
+        return answer(core, client, session, request, Own::Made(refusal)).await;
+    }
     let backend = snapshot.backend(frontend.backend);
     match ask(core, client, session, request, frontend, backend, at).await {
         Ok(after) => after,
         Err(failure) => fail(core, client, session, request, frontend, &failure).await,
+    }
+}
+
+/// What the steps of an entry point or a frontend answer, if one does.
+#[inline]
+fn middlewares(
+    client: &Client,
+    session: &mut Session,
+    steps: &[Middleware],
+) -> Option<Box<middleware::Answer>> {
+    if steps.is_empty() {
+        return None;
+    }
+    let context = Context { peer: client.ip };
+    match middleware::on_request(steps, &mut session.request, context) {
+        Verdict::Pass => None,
+        Verdict::Answer(answer) => Some(answer),
     }
 }
 
@@ -411,6 +436,8 @@ async fn fail(
 /// An answer of our own.
 enum Own {
     Answer(Answer),
+    /// By a middleware.
+    Made(Box<middleware::Answer>),
     /// 301 to the location that the lookup left in the session.
     Moved,
     Empty,
@@ -430,6 +457,7 @@ async fn answer(
     let mut out = Buffer::take(Room::Small);
     match own {
         Own::Answer(own) => reply::write(core, own, manner, at, out.vec_mut()),
+        Own::Made(own) => reply::write_made(core, &own, manner, at, out.vec_mut()),
         Own::Moved => {
             let get = session.request.method() == b"GET";
             reply::write_moved(

@@ -4,6 +4,7 @@
 
 use super::core::Core;
 use super::failure::{Cause, Failure};
+use crate::frontend::middleware;
 use crate::http::h1::RequestError;
 use crate::http::h1::encode;
 use crate::http::{Head, Version};
@@ -82,6 +83,22 @@ pub(crate) fn write(core: &Core, answer: Answer, manner: Manner, at: Instant, ou
     finish(core, manner, at, answer.body.len(), out);
     if !manner.head_only {
         out.extend_from_slice(answer.body.as_bytes());
+    }
+}
+
+/// Appends an answer that a middleware made.
+pub(crate) fn write_made(
+    core: &Core,
+    answer: &middleware::Answer,
+    manner: Manner,
+    at: Instant,
+    out: &mut Vec<u8>,
+) {
+    status_line(out, manner.version, answer.status);
+    encode::field(out, b"Content-Type", answer.content_type.as_bytes());
+    finish(core, manner, at, answer.body.len(), out);
+    if !manner.head_only {
+        out.extend_from_slice(&answer.body);
     }
 }
 

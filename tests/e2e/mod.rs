@@ -17,3 +17,4 @@ mod reload;
 mod routing;
 mod timeouts;
 mod upgrade;
+mod white_list;
