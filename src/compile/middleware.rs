@@ -4,37 +4,56 @@
 //! start, since leaving out the step alone would serve whom it keeps out.
 //! Read next: `frontend/middleware/mod.rs`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::World;
+use super::redirect::{self, Target};
+use super::template::Expressions;
 use crate::config::{Place, dynamic, entrypoint};
 use crate::frontend::middleware::Middleware;
+use crate::frontend::middleware::redirect::Restoration;
 use crate::frontend::middleware::white_list::WhiteList;
 
 /// Where and why a step cannot be made.
-type Refusal = (Place, String);
+pub(super) type Refusal = (Place, String);
 
 /// The steps of a frontend, in the order of spec frontends 2.2.
-pub(super) fn of_frontend(written: &dynamic::Frontend) -> Result<Box<[Middleware]>, Refusal> {
-    let white_list = white_list(
-        written.white_list.as_ref(),
-        &written.whitelist_source_range,
-        &written.place,
-    )?;
-    Ok([white_list].into_iter().flatten().collect())
-}
-
-/// The steps of an entry point, in the order of spec frontends 2.1.
-pub(super) fn of_entry_point(
-    written: &entrypoint::EntryPoint,
+pub(super) fn of_frontend(
+    written: &dynamic::Frontend,
+    world: &World,
+    restoration: Restoration,
+    expressions: &mut Expressions,
 ) -> Result<Box<[Middleware]>, Refusal> {
     let white_list = white_list(
         written.white_list.as_ref(),
         &written.whitelist_source_range,
         &written.place,
     )?;
-    Ok([white_list].into_iter().flatten().collect())
+    let redirect = match &written.redirect {
+        Some(redirect) => redirect::of_frontend(redirect, world, restoration, expressions)?,
+        None => None,
+    };
+    Ok([white_list, redirect].into_iter().flatten().collect())
+}
+
+/// The steps of an entry point, in the order of spec frontends 2.1.
+pub(super) fn of_entry_point(
+    written: &entrypoint::EntryPoint,
+    targets: &BTreeMap<String, Target>,
+) -> Result<Box<[Middleware]>, Refusal> {
+    let redirect = match &written.redirect {
+        Some(redirect) => redirect::of_entry_point(redirect, targets)?,
+        None => None,
+    };
+    let white_list = white_list(
+        written.white_list.as_ref(),
+        &written.whitelist_source_range,
+        &written.place,
+    )?;
+    Ok([redirect, white_list].into_iter().flatten().collect())
 }
 
 /// The old form counts only where the new one names nobody.
@@ -95,7 +114,20 @@ mod tests {
     fn check(toml: &str, expected: Result<&[&str], &str>) {
         let text = format!("[frontends.f]\n{toml}");
         let (dynamic, _) = crate::config::dynamic_from_toml("f", &text).expect("valid");
-        let found = of_frontend(&dynamic.frontends["f"]);
+        let target = |port| Target {
+            is_tls: false,
+            port,
+        };
+        let world = World {
+            targets: BTreeMap::from([("other".to_owned(), target(81))]),
+            ..World::default()
+        };
+        let found = of_frontend(
+            &dynamic.frontends["f"],
+            &world,
+            Restoration::Untouched,
+            &mut Expressions::default(),
+        );
         let found = found
             .as_ref()
             .map(|steps| steps.iter().map(kind).collect::<Vec<_>>())
@@ -107,7 +139,37 @@ mod tests {
     fn kind(step: &Middleware) -> &'static str {
         match step {
             Middleware::WhiteList(_) => "white list",
+            Middleware::Redirect(_) => "redirect",
         }
+    }
+
+    #[test]
+    fn redirects() {
+        check("[frontends.f.redirect]\npermanent = true", Ok(&[]));
+        check("redirect.entryPoint = 'other'", Ok(&["redirect"]));
+        check(
+            "redirect.entryPoint = 'other'\nredirect.regex = '('",
+            Ok(&["redirect"]),
+        );
+        check(
+            "redirect.entryPoint = 'none'\nwhiteList.sourceRange = ['::1']",
+            Err("f:2:1: redirect: there is no entry point 'none'"),
+        );
+        check(
+            "redirect.regex = 'a'\nredirect.replacement = '{{ .Request.Host }}/$1'\nwhiteList.sourceRange = ['::1']",
+            Ok(&["white list", "redirect"]),
+        );
+        check(
+            "[frontends.f.redirect]\nregex = '('",
+            Err("f:2:14: redirect: '(': bad regular expression: unclosed group"),
+        );
+        check(
+            "[frontends.f.redirect]\nregex = 'a'\nreplacement = '{{.Request.Secret}}'",
+            Err(
+                "f:2:14: redirect: '{{.Request.Secret}}' is not one of {{.Request.Host}}, {{.Request.Method}}, \
+                 {{.Request.URL.Path}}, {{.Request.URL.RawQuery}}, {{.Request.RequestURI}}, {{.Request.Header.Get \"X\"}}",
+            ),
+        );
     }
 
     #[test]

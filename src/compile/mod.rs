@@ -6,6 +6,7 @@
 pub mod backend;
 mod frontend;
 mod middleware;
+mod redirect;
 pub mod rule;
 pub mod settings;
 pub mod template;
@@ -28,6 +29,7 @@ use crate::frontend::{Frontend, FrontendId};
 use crate::snapshot::{EntryPointId, Snapshot};
 
 pub use self::backend::Memory;
+pub use self::redirect::Target;
 
 /// Something the operator wrote that is not served, and why.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +60,8 @@ impl fmt::Display for Rejection {
 pub struct World {
     /// In the order of `EntryPointId`.
     pub entry_points: Vec<String>,
+    /// Where each entry point of the configuration is, opened or not: what redirects may name.
+    pub targets: BTreeMap<String, Target>,
     /// Entry points of a frontend that names none.
     pub default_entry_points: Vec<String>,
     /// `keepTrailingSlash`: a path that differs by its last slash is another path, instead of a 301.
@@ -110,7 +114,7 @@ pub fn compile(
                 })
                 .and_then(|(entry_points, backend)| {
                     let routes = job.routes(&mut expressions, &mut rejections)?;
-                    let middlewares = job.middlewares()?;
+                    let middlewares = job.middlewares(&routes, &mut expressions)?;
                     Ok(Accepted {
                         provider,
                         name,
@@ -288,8 +292,13 @@ impl Job<'_> {
         })
     }
 
-    fn middlewares(&self) -> Result<Box<[Middleware]>, Refusal> {
-        middleware::of_frontend(self.frontend)
+    fn middlewares(
+        &self,
+        routes: &Routes,
+        expressions: &mut Expressions,
+    ) -> Result<Box<[Middleware]>, Refusal> {
+        let restoration = routes.modifiers.restoration();
+        middleware::of_frontend(self.frontend, self.world, restoration, expressions)
             .map_err(|(place, why)| (place, format!("{why}. Skipping frontend {}...", self.name)))
     }
 }

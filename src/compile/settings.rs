@@ -1,14 +1,15 @@
 //! The static configuration becomes settings: entry points to bind, trust lists, time limits.
 //!
 //! Owns the choice which entry points may be opened at all: one that asks for something we cannot do, and that would be
-//! unsafe to leave out (TLS, authentication, redirects), stays closed.
+//! unsafe to leave out (TLS, authentication), stays closed.
 //! Pure: what must be asked of the machine comes in as [`Machine`]. Read next: `settings.rs` at the root.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::middleware;
-use super::{Rejection, Severity};
+use super::{Rejection, Severity, Target};
 use crate::config::{Global, Place, blocking_entry_point, entrypoint};
 use crate::settings::{EntryPoint, Settings, Timeouts, Trust};
 
@@ -34,12 +35,13 @@ pub fn settings(
     let mut fatal = Vec::new();
     let mut closed = Vec::new();
     let mut entry_points = Vec::new();
+    let targets = targets(global);
     for (name, written) in &global.entry_points {
         if let Some((place, why)) = blocking_entry_point(written) {
             closed.push(rejection(&place, format!("entry point {name}: {why}")));
             continue;
         }
-        match entry_point(name, written, machine) {
+        match entry_point(name, written, &targets, machine) {
             Ok(entry_point) => entry_points.push(entry_point),
             Err(rejections) => fatal.extend(rejections),
         }
@@ -89,6 +91,23 @@ pub fn settings(
     Ok((settings, closed))
 }
 
+/// Where each entry point of the configuration is, opened or not; those without a usable address are not there.
+pub fn targets(global: &Global) -> BTreeMap<String, Target> {
+    // The families of an address do not matter: its port does.
+    let machine = Machine {
+        host_name: String::new(),
+        ipv6: true,
+    };
+    let target = |(name, written): (&String, &entrypoint::EntryPoint)| {
+        let target = Target {
+            is_tls: written.tls.is_some(),
+            port: address(&written.address, &machine).ok()?.port(),
+        };
+        Some((name.clone(), target))
+    };
+    global.entry_points.iter().filter_map(target).collect()
+}
+
 fn rejection(place: &Place, message: String) -> Rejection {
     Rejection {
         place: place.clone(),
@@ -100,6 +119,7 @@ fn rejection(place: &Place, message: String) -> Rejection {
 fn entry_point(
     name: &str,
     written: &entrypoint::EntryPoint,
+    targets: &BTreeMap<String, Target>,
     machine: &Machine,
 ) -> Result<EntryPoint, Vec<Rejection>> {
     let mut rejections = Vec::new();
@@ -109,10 +129,11 @@ fn entry_point(
             format!("entry point {name}: {why}"),
         ))
     });
-    let middlewares = middleware::of_entry_point(written).unwrap_or_else(|(place, why)| {
-        rejections.push(rejection(&place, format!("entry point {name}: {why}")));
-        Box::default()
-    });
+    let middlewares =
+        middleware::of_entry_point(written, targets).unwrap_or_else(|(place, why)| {
+            rejections.push(rejection(&place, format!("entry point {name}: {why}")));
+            Box::default()
+        });
     let forwarded_headers = match &written.forwarded_headers {
         None => Trust::Everybody,
         Some(trust) if trust.insecure => Trust::Everybody,

@@ -71,7 +71,6 @@ const NO_METRICS: &str = "is not supported yet; there are no metrics";
 pub(super) const ROWS: &[Row] = &[
     // Entry points.
     blocks_entry_point!("tls"),
-    blocks_entry_point!("redirect"),
     blocks_entry_point!("auth"),
     ignored(
         "entryPoints.*.compress",
@@ -128,7 +127,6 @@ pub(super) const ROWS: &[Row] = &[
     // Frontends.
     blocks_frontend!("auth"),
     blocks_frontend!("basicAuth"),
-    blocks_frontend!("redirect"),
     blocks_frontend!("passTLSClientCert"),
     blocks_frontend!("headers.customRequestHeaders"),
     blocks_frontend!("headers.allowedHosts"),
@@ -372,10 +370,7 @@ mod tests {
         );
         check("basicAuth = []", None);
         check("whiteList.sourceRange = ['1.2.3.4']", None);
-        check(
-            "redirect.entryPoint = 'x'",
-            Some("f:2:1: `redirect` is not supported yet, so the frontend is left out"),
-        );
+        check("redirect.entryPoint = 'x'", None);
         check(
             "headers.SSLRedirect = true",
             Some("f:2:1: `headers.SSLRedirect` is not supported yet, so the frontend is left out"),
@@ -407,10 +402,7 @@ mod tests {
             "[tls]",
             Some("`tls` is not supported yet, so the entry point is not opened"),
         );
-        check(
-            "[redirect]\nregex = 'a'",
-            Some("`redirect` is not supported yet, so the entry point is not opened"),
-        );
+        check("[redirect]\nregex = 'a'", None);
         check(
             "[auth]",
             Some("`auth` is not supported yet, so the entry point is not opened"),

@@ -116,8 +116,12 @@ fn middlewares(
     if steps.is_empty() {
         return None;
     }
-    let context = Context { peer: client.ip };
-    match middleware::on_request(steps, &mut session.request, context) {
+    let context = Context {
+        entry_point: client.entry_point.0,
+        peer: client.ip,
+        is_tls: false,
+    };
+    match middleware::on_request(steps, &mut session.request, context, &mut session.scratch) {
         Verdict::Pass => None,
         Verdict::Answer(answer) => Some(answer),
     }

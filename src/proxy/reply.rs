@@ -96,6 +96,9 @@ pub(crate) fn write_made(
 ) {
     status_line(out, manner.version, answer.status);
     encode::field(out, b"Content-Type", answer.content_type.as_bytes());
+    for (name, value) in &answer.fields {
+        encode::field(out, name.as_bytes(), value);
+    }
     finish(core, manner, at, answer.body.len(), out);
     if !manner.head_only {
         out.extend_from_slice(&answer.body);

@@ -13,6 +13,7 @@ mod garbage;
 mod idle;
 mod keepalive;
 mod reactor_sockets;
+mod redirect;
 mod reload;
 mod routing;
 mod timeouts;

@@ -5,26 +5,33 @@
 //! Never does I/O, never reads a clock: what a step must know comes in as [`Context`].
 //! Read next: `white_list.rs`.
 
+pub mod redirect;
 pub mod white_list;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use crate::http::Head;
-
+use self::redirect::Redirect;
 use self::white_list::WhiteList;
+use super::Scratch;
+use crate::http::Head;
 
 /// One step. The order of a list is that of spec frontends 2.1 and 2.2.
 #[derive(Clone, Debug)]
 pub enum Middleware {
     WhiteList(WhiteList),
+    Redirect(Box<Redirect>),
 }
 
 /// What a step may know of a request beside its head.
 #[derive(Clone, Copy, Debug)]
 pub struct Context {
+    /// Index of the entry point that the request came in on.
+    pub entry_point: u16,
     /// Address of the client's side of the connection, IPv4 also where it came through an IPv6 socket.
     pub peer: IpAddr,
+    /// The client speaks TLS to us.
+    pub is_tls: bool,
 }
 
 /// What a step says of a request.
@@ -41,6 +48,8 @@ pub struct Answer {
     pub status: u16,
     pub content_type: &'static str,
     pub body: Cow<'static, [u8]>,
+    /// Further fields; the values hold nothing that could end a line.
+    pub fields: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Answer {
@@ -50,19 +59,38 @@ impl Answer {
             status,
             content_type: "text/plain; charset=utf-8",
             body: Cow::Borrowed(body.as_bytes()),
+            fields: Vec::new(),
         })
     }
 }
 
 /// Walks the steps in order, until one answers.
-pub fn on_request(steps: &[Middleware], head: &mut Head, context: Context) -> Verdict {
+pub fn on_request(
+    steps: &[Middleware],
+    head: &mut Head,
+    context: Context,
+    scratch: &mut Scratch,
+) -> Verdict {
     for step in steps {
         let verdict = match step {
             Middleware::WhiteList(list) => list.on_request(head, context),
+            Middleware::Redirect(redirect) => redirect.on_request(head, context, scratch),
         };
         if let Verdict::Answer(_) = verdict {
             return verdict;
         }
     }
     Verdict::Pass
+}
+
+#[cfg(test)]
+impl Context {
+    /// A request from this address, without TLS, on the first entry point.
+    fn of(peer: &str) -> Self {
+        Self {
+            entry_point: 0,
+            peer: peer.parse().expect("an address"),
+            is_tls: false,
+        }
+    }
 }

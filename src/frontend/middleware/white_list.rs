@@ -223,9 +223,7 @@ mod tests {
 
     #[test]
     fn who_may_not_pass_is_told_so() {
-        let context = Context {
-            peer: "1.1.1.1".parse().expect("an address"),
-        };
+        let context = Context::of("1.1.1.1");
         let verdict = list("10.0.0.0/8", false).on_request(&Head::default(), context);
         let Verdict::Answer(answer) = verdict else {
             panic!("refused");
