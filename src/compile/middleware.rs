@@ -9,9 +9,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::World;
 use super::redirect::{self, Target};
 use super::template::Expressions;
+use super::{World, headers};
 use crate::config::{Place, dynamic, entrypoint};
 use crate::frontend::middleware::Middleware;
 use crate::frontend::middleware::redirect::Restoration;
@@ -36,7 +36,14 @@ pub(super) fn of_frontend(
         Some(redirect) => redirect::of_frontend(redirect, world, restoration, expressions)?,
         None => None,
     };
-    Ok([white_list, redirect].into_iter().flatten().collect())
+    let headers = match &written.headers {
+        Some(headers) => headers::of_frontend(headers)?,
+        None => None,
+    };
+    Ok([white_list, redirect, headers]
+        .into_iter()
+        .flatten()
+        .collect())
 }
 
 /// The steps of an entry point, in the order of spec frontends 2.1.
@@ -140,6 +147,7 @@ mod tests {
         match step {
             Middleware::WhiteList(_) => "white list",
             Middleware::Redirect(_) => "redirect",
+            Middleware::Headers(_) => "headers",
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod backend;
 mod frontend;
+mod headers;
 mod middleware;
 mod redirect;
 pub mod rule;

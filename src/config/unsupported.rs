@@ -128,14 +128,6 @@ pub(super) const ROWS: &[Row] = &[
     blocks_frontend!("auth"),
     blocks_frontend!("basicAuth"),
     blocks_frontend!("passTLSClientCert"),
-    blocks_frontend!("headers.customRequestHeaders"),
-    blocks_frontend!("headers.allowedHosts"),
-    blocks_frontend!("headers.SSLRedirect"),
-    blocks_frontend!("headers.SSLForceHost"),
-    ignored(
-        "frontends.*.headers",
-        "is not supported yet; no header field is set or removed",
-    ),
     ignored(
         "frontends.*.passTLSCert",
         "has no effect yet: https:// servers are not supported",
@@ -371,16 +363,7 @@ mod tests {
         check("basicAuth = []", None);
         check("whiteList.sourceRange = ['1.2.3.4']", None);
         check("redirect.entryPoint = 'x'", None);
-        check(
-            "headers.SSLRedirect = true",
-            Some("f:2:1: `headers.SSLRedirect` is not supported yet, so the frontend is left out"),
-        );
-        check(
-            "headers.customRequestHeaders.X-User = ''",
-            Some(
-                "f:2:1: `headers.customRequestHeaders` is not supported yet, so the frontend is left out",
-            ),
-        );
+        check("headers.SSLRedirect = true", None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::exchange::{self, After};
 use super::forward;
 use super::reply::{self, Answer, Manner};
 use super::session::Session;
+use crate::frontend::middleware::Context;
 use crate::http::Version;
 use crate::http::h1::{self, Request};
 use crate::limits::{HEAD_READ_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT};
@@ -63,6 +64,16 @@ impl Client {
             address,
             timer: Timer::new(),
             waiting: Cell::new(false),
+        }
+    }
+
+    /// What middlewares may know of it.
+    pub(crate) fn context(&self) -> Context {
+        Context {
+            entry_point: self.entry_point.0,
+            peer: self.ip,
+            is_trusted: self.trusted,
+            is_tls: false,
         }
     }
 

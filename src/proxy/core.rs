@@ -14,6 +14,7 @@ use crossbeam::channel::Sender;
 
 use super::connection::Client;
 use super::date::Date;
+use super::random::Random;
 use super::session::Session;
 use super::upstream::Pools;
 use crate::mailbox::{MailboxSender, Report};
@@ -72,6 +73,7 @@ pub(crate) struct Core {
     pub(crate) settings: Settings,
     pub(crate) pools: Pools,
     pub(crate) date: Date,
+    pub(crate) random: Random,
     pub(crate) counters: Arc<Shard>,
     pub(crate) load: Arc<Load>,
     /// Indexed by core; this core is among them.
@@ -113,6 +115,7 @@ impl Core {
             settings,
             pools: Pools::new(idle_max),
             date: Date::default(),
+            random: Random::default(),
             counters,
             load,
             neighbours,

@@ -21,7 +21,7 @@ use super::upstream::Upstream;
 use crate::backend::balancer::NoServer;
 use crate::backend::{Backend, Scheme, Server, ServerId};
 use crate::frontend::Frontend;
-use crate::frontend::middleware::{self, Context, Middleware, Verdict};
+use crate::frontend::middleware::{self, Middleware, Verdict};
 use crate::frontend::trie::Lookup;
 use crate::http::body::{BodyReader, Framing};
 use crate::http::h1::{Request, Upgrade};
@@ -116,11 +116,7 @@ fn middlewares(
     if steps.is_empty() {
         return None;
     }
-    let context = Context {
-        entry_point: client.entry_point.0,
-        peer: client.ip,
-        is_tls: false,
-    };
+    let context = client.context();
     match middleware::on_request(steps, &mut session.request, context, &mut session.scratch) {
         Verdict::Pass => None,
         Verdict::Answer(answer) => Some(answer),
@@ -262,6 +258,7 @@ async fn attempt(
         request,
         head,
         answer,
+        steps: &frontend.middlewares,
         trailers: answer_trailers,
         watch,
         upload: &uploading,
@@ -431,15 +428,24 @@ async fn fail(
             tracing::warn!("frontend {}: {failure}", frontend.name);
         }
     }
-    match reply::of_failure(failure) {
-        Some(told) => answer(core, client, session, request, Own::Answer(told)).await,
-        None => After::Close,
+    match (reply::of_failure(failure), &failure.cause) {
+        (Some(told), Cause::NoServer) => {
+            answer(core, client, session, request, Own::Answer(told)).await
+        }
+        // It stands for the answer of a server, so it gets the fields that one would get.
+        (Some(told), _) => {
+            let own = Own::Instead(told, &frontend.middlewares);
+            answer(core, client, session, request, own).await
+        }
+        (None, _) => After::Close,
     }
 }
 
 /// An answer of our own.
-enum Own {
+enum Own<'a> {
     Answer(Answer),
+    /// Instead of a server's, changed by the steps of the frontend.
+    Instead(Answer, &'a [Middleware]),
     /// By a middleware.
     Made(Box<middleware::Answer>),
     /// 301 to the location that the lookup left in the session.
@@ -452,7 +458,7 @@ async fn answer(
     client: &Client,
     session: &mut Session,
     request: &Request,
-    own: Own,
+    own: Own<'_>,
 ) -> After {
     let read = body_is_read(session, request);
     let keep = request.persistent && read && !core.draining();
@@ -461,17 +467,16 @@ async fn answer(
     let mut out = Buffer::take(Room::Small);
     match own {
         Own::Answer(own) => reply::write(core, own, manner, at, out.vec_mut()),
+        Own::Instead(own, steps) => {
+            reply::begin(own, &mut session.answer);
+            forward::dress(core, client, steps, &session.request, &mut session.answer);
+            reply::write_begun(core, own, &session.answer, manner, at, out.vec_mut());
+        }
         Own::Made(own) => reply::write_made(core, &own, manner, at, out.vec_mut()),
         Own::Moved => {
-            let get = session.request.method() == b"GET";
-            reply::write_moved(
-                core,
-                session.scratch.location(),
-                get,
-                manner,
-                at,
-                out.vec_mut(),
-            );
+            let (location, method) = (session.scratch.location(), session.request.method());
+            let own = middleware::Answer::page_to(301, location, method);
+            reply::write_made(core, &own, manner, at, out.vec_mut());
         }
         Own::Empty => reply::write_empty(core, manner, at, out.vec_mut()),
     }

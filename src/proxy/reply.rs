@@ -7,7 +7,7 @@ use super::failure::{Cause, Failure};
 use crate::frontend::middleware;
 use crate::http::h1::RequestError;
 use crate::http::h1::encode;
-use crate::http::{Head, Version};
+use crate::http::{FieldId, FieldSet, Head, Version};
 use crate::reactor::Instant;
 
 /// An answer without a server.
@@ -95,7 +95,9 @@ pub(crate) fn write_made(
     out: &mut Vec<u8>,
 ) {
     status_line(out, manner.version, answer.status);
-    encode::field(out, b"Content-Type", answer.content_type.as_bytes());
+    if !answer.content_type.is_empty() {
+        encode::field(out, b"Content-Type", answer.content_type.as_bytes());
+    }
     for (name, value) in &answer.fields {
         encode::field(out, name.as_bytes(), value);
     }
@@ -105,38 +107,30 @@ pub(crate) fn write_made(
     }
 }
 
-/// Appends a permanent redirect to `location`, with the little page that browsers of old want.
-pub(crate) fn write_moved(
+/// Makes `head` the head of an answer, for others to change.
+pub(crate) fn begin(answer: Answer, head: &mut Head) {
+    head.clear();
+    head.set_status(answer.status);
+    head.push_known(FieldId::ContentType, b"text/plain; charset=utf-8");
+}
+
+/// Appends an answer whose head is as `begin` and others have left it.
+pub(crate) fn write_begun(
     core: &Core,
-    location: &[u8],
-    get: bool,
+    answer: Answer,
+    head: &Head,
     manner: Manner,
     at: Instant,
     out: &mut Vec<u8>,
 ) {
-    let mut body = Vec::new();
-    if get {
-        body.extend_from_slice(b"<a href=\"");
-        for byte in location {
-            match byte {
-                b'&' => body.extend_from_slice(b"&amp;"),
-                b'<' => body.extend_from_slice(b"&lt;"),
-                b'>' => body.extend_from_slice(b"&gt;"),
-                b'"' => body.extend_from_slice(b"&#34;"),
-                b'\'' => body.extend_from_slice(b"&#39;"),
-                _ => body.push(*byte),
-            }
-        }
-        body.extend_from_slice(b"\">Moved Permanently</a>.\n\n");
-    }
-    status_line(out, manner.version, 301);
-    encode::field(out, b"Location", location);
-    if get || manner.head_only {
-        encode::field(out, b"Content-Type", b"text/html; charset=utf-8");
-    }
-    finish(core, manner, at, body.len(), out);
+    const WRITTEN_HERE: FieldSet = FieldSet::WRITTEN_BY_CALLER
+        .union(FieldSet::HOP_BY_HOP)
+        .union(FieldSet::of(&[FieldId::Date]));
+    status_line(out, manner.version, head.status);
+    encode::fields(out, head, WRITTEN_HERE);
+    finish(core, manner, at, answer.body.len(), out);
     if !manner.head_only {
-        out.extend_from_slice(&body);
+        out.extend_from_slice(answer.body.as_bytes());
     }
 }
 

@@ -10,6 +10,7 @@ mod flags;
 mod forwarding;
 mod framing;
 mod garbage;
+mod headers;
 mod idle;
 mod keepalive;
 mod reactor_sockets;
