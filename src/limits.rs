@@ -88,6 +88,14 @@ pub const FRONTEND_PLACES_MAX: usize = 4096;
 /// about further names are tested one by one.
 pub const FIELD_NAMES_INDEXED_MAX: usize = 16;
 
+/// Keys of one rate limit that are remembered at once, as in the reference: 8 bytes for each and 8 for each of its rates,
+/// taken as they are needed.
+pub const RATE_KEYS_MAX: usize = 65_536;
+
+/// Places for keys that have exchanges under way at one backend with `maxConn`: 8 bytes each, taken as they are needed.
+/// Many more than exchanges, since keys share sets of eight places and a key that finds none is refused.
+pub const CONNECTION_KEYS_MAX: usize = 524_288;
+
 const _: () = assert!(BUFFER_SMALL_BYTES < BUFFER_LARGE_BYTES);
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(

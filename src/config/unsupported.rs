@@ -136,10 +136,6 @@ pub(super) const ROWS: &[Row] = &[
         "frontends.*.errors",
         "is not supported yet; errors are shown as they are",
     ),
-    ignored(
-        "frontends.*.ratelimit",
-        "is not supported yet; requests are not limited",
-    ),
     // Backends and certificates.
     Row {
         option: "backends.*.servers.*.url",
@@ -167,10 +163,6 @@ pub(super) const ROWS: &[Row] = &[
     ignored(
         "backends.*.circuitBreaker",
         "is not supported yet; the backend is always asked",
-    ),
-    ignored(
-        "backends.*.maxConn",
-        "is not supported yet; requests under way are not limited",
     ),
     ignored(
         "backends.*.healthCheck",

@@ -13,6 +13,7 @@ mod garbage;
 mod headers;
 mod idle;
 mod keepalive;
+mod limits;
 mod reactor_sockets;
 mod redirect;
 mod reload;
