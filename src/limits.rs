@@ -68,6 +68,14 @@ pub const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 /// A request body up to this long that came with its head is sent with the head, in one operation, and can be repeated.
 pub const BODY_INLINE_BYTES: usize = 4 * 1024;
 
+/// Of the file descriptors that a process may have, one in so many is never spent on accepting clients: those who are
+/// connected already need connections to servers. Beside that, `DESCRIPTORS_BASE` are in use for other things.
+pub const DESCRIPTORS_RESERVED_PART: usize = 8;
+
+/// Descriptors of the process itself (log, watches, control's runtime), and of each core (ring, timer, mailbox).
+pub const DESCRIPTORS_BASE: usize = 24;
+pub const DESCRIPTORS_PER_CORE: usize = 6;
+
 /// Pause of a listener whose process is out of file descriptors.
 pub const DESCRIPTORS_WAIT: Duration = Duration::from_millis(100);
 

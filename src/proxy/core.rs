@@ -16,6 +16,7 @@ use super::connection::Client;
 use super::date::Date;
 use super::session::Session;
 use super::upstream::Pools;
+use crate::limits::{DESCRIPTORS_BASE, DESCRIPTORS_PER_CORE, DESCRIPTORS_RESERVED_PART};
 use crate::mailbox::{MailboxSender, Report};
 use crate::reactor::{self};
 use crate::settings::Settings;
@@ -28,11 +29,26 @@ const SESSIONS_SPARE_MAX: usize = 256;
 
 /// How many connections a core has. Written by that core only; the others look when they accept.
 #[derive(Debug, Default)]
-pub(crate) struct Load(AtomicUsize);
+pub(crate) struct Load {
+    clients: AtomicUsize,
+    servers: AtomicUsize,
+}
 
 impl Load {
-    pub(crate) fn connections(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+    pub(crate) fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+
+    fn set_clients(&self, count: usize) {
+        self.clients.store(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn servers(&self) -> usize {
+        self.servers.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_servers(&self, count: usize) {
+        self.servers.store(count, Ordering::Relaxed);
     }
 }
 
@@ -82,6 +98,10 @@ pub(crate) struct Core {
     /// Accept loops that have not ended.
     accepting: Cell<usize>,
     clients: RefCell<Clients>,
+    #[expect(
+        clippy::vec_box,
+        reason = "a session is lent and given back as a pointer, not copied"
+    )]
     sessions: RefCell<Vec<Box<Session>>>,
 }
 
@@ -111,7 +131,7 @@ impl Core {
         Self {
             index,
             settings,
-            pools: Pools::new(idle_max),
+            pools: Pools::new(idle_max, Arc::clone(&load)),
             date: Date::default(),
             counters,
             load,
@@ -162,6 +182,20 @@ impl Core {
         self.report_if_drained();
     }
 
+    /// Another client may be let in: enough file descriptors are left for the servers of those who are in.
+    pub(crate) fn has_room(&self) -> bool {
+        let max = self.settings.descriptors_max;
+        let cores = self.neighbours.len();
+        let own =
+            DESCRIPTORS_BASE + cores * (DESCRIPTORS_PER_CORE + self.settings.entry_points.len());
+        let used: usize = self
+            .neighbours
+            .iter()
+            .map(|core| core.load.clients() + core.load.servers())
+            .sum();
+        used + own < max - max / DESCRIPTORS_RESERVED_PART
+    }
+
     /// An accept loop begins.
     pub(crate) fn accepts(&self) {
         self.accepting.set(self.accepting.get() + 1);
@@ -181,9 +215,7 @@ impl Core {
             clients.places.len() - 1
         });
         clients.places[place] = Some(Rc::clone(client));
-        self.load
-            .0
-            .store(self.load.connections() + 1, Ordering::Relaxed);
+        self.load.set_clients(self.load.clients() + 1);
         place
     }
 
@@ -194,9 +226,7 @@ impl Core {
             clients.places[place].take()
         };
         drop(client);
-        self.load
-            .0
-            .store(self.load.connections() - 1, Ordering::Relaxed);
+        self.load.set_clients(self.load.clients() - 1);
         self.report_if_drained();
     }
 
@@ -209,7 +239,7 @@ impl Core {
     }
 
     fn report_if_drained(&self) {
-        if self.draining() && self.accepting.get() == 0 && self.load.connections() == 0 {
+        if self.draining() && self.accepting.get() == 0 && self.load.clients() == 0 {
             let _ = self.reports.send(Report::Drained { core: self.index });
         }
     }
