@@ -105,12 +105,12 @@ pub(crate) struct Upstream {
 }
 
 /// Counts a connection to a server for as long as it lives.
-struct Open(Rc<Arc<Load>>);
+struct Open(Arc<Load>);
 
 impl Open {
-    fn new(load: &Rc<Arc<Load>>) -> Self {
+    fn new(load: &Arc<Load>) -> Self {
         load.set_servers(load.servers() + 1);
-        Self(Rc::clone(load))
+        Self(Arc::clone(load))
     }
 }
 
@@ -131,7 +131,7 @@ pub(crate) struct Pools {
     count: Cell<usize>,
     idle_max: usize,
     sweeping: Cell<bool>,
-    load: Rc<Arc<Load>>,
+    load: Arc<Load>,
 }
 
 impl Pools {
@@ -142,7 +142,7 @@ impl Pools {
             count: Cell::new(0),
             idle_max,
             sweeping: Cell::new(false),
-            load: Rc::new(load),
+            load,
         }
     }
 
@@ -255,7 +255,7 @@ impl Pools {
 async fn connect(
     server: &Server,
     dial: Option<Duration>,
-    load: &Rc<Arc<Load>>,
+    load: &Arc<Load>,
 ) -> Result<Box<Upstream>, Failure> {
     let mut failure = Failure {
         side: Side::Server,
