@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::frontend::middleware::Middleware;
+
 /// Everything a core is told at start.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -30,6 +32,8 @@ pub struct EntryPoint {
     pub name: String,
     pub address: SocketAddr,
     pub forwarded_headers: Trust,
+    /// Steps for every request, before a frontend is looked for, in their order.
+    pub middlewares: Box<[Middleware]>,
 }
 
 /// Whose `X-Forwarded-*` fields are believed. Decided on the peer's address only (spec frontends 10).

@@ -13,7 +13,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("reactor", &[]),
     ("http", &[]),
-    ("settings", &[]),
+    ("settings", &["frontend"]),
     ("backend", &["http"]),
     ("frontend", &["http", "backend"]),
     ("snapshot", &["frontend", "backend"]),

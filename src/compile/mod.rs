@@ -5,6 +5,9 @@
 
 pub mod backend;
 mod frontend;
+mod headers;
+mod middleware;
+mod redirect;
 pub mod rule;
 pub mod settings;
 pub mod template;
@@ -21,11 +24,13 @@ use self::frontend::{Compiler, Routes};
 use self::template::Expressions;
 use crate::backend::BackendId;
 use crate::config::{self, Dynamic, Place, dynamic};
+use crate::frontend::middleware::Middleware;
 use crate::frontend::trie::{Entry, Trie};
 use crate::frontend::{Frontend, FrontendId};
 use crate::snapshot::{EntryPointId, Snapshot};
 
 pub use self::backend::Memory;
+pub use self::redirect::Target;
 
 /// Something the operator wrote that is not served, and why.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +61,8 @@ impl fmt::Display for Rejection {
 pub struct World {
     /// In the order of `EntryPointId`.
     pub entry_points: Vec<String>,
+    /// Where each entry point of the configuration is, opened or not: what redirects may name.
+    pub targets: BTreeMap<String, Target>,
     /// Entry points of a frontend that names none.
     pub default_entry_points: Vec<String>,
     /// `keepTrailingSlash`: a path that differs by its last slash is another path, instead of a 301.
@@ -108,6 +115,7 @@ pub fn compile(
                 })
                 .and_then(|(entry_points, backend)| {
                     let routes = job.routes(&mut expressions, &mut rejections)?;
+                    let middlewares = job.middlewares(&routes, &mut expressions)?;
                     Ok(Accepted {
                         provider,
                         name,
@@ -115,6 +123,7 @@ pub fn compile(
                         entry_points,
                         backend,
                         routes,
+                        middlewares,
                     })
                 });
             match outcome {
@@ -170,6 +179,7 @@ struct Accepted<'a> {
     entry_points: Vec<EntryPointId>,
     backend: BackendId,
     routes: Routes,
+    middlewares: Box<[Middleware]>,
 }
 
 /// Where and why a frontend is left out.
@@ -282,6 +292,16 @@ impl Job<'_> {
             (place, message)
         })
     }
+
+    fn middlewares(
+        &self,
+        routes: &Routes,
+        expressions: &mut Expressions,
+    ) -> Result<Box<[Middleware]>, Refusal> {
+        let restoration = routes.modifiers.restoration();
+        middleware::of_frontend(self.frontend, self.world, restoration, expressions)
+            .map_err(|(place, why)| (place, format!("{why}. Skipping frontend {}...", self.name)))
+    }
 }
 
 /// The snapshot of core 0.
@@ -316,6 +336,7 @@ fn assemble(
             backend: one.backend,
             pass_host_header: one.frontend.pass_host_header,
             modifiers: one.routes.modifiers,
+            middlewares: one.middlewares,
         });
     }
     Snapshot {

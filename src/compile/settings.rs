@@ -1,15 +1,15 @@
 //! The static configuration becomes settings: entry points to bind, trust lists, time limits.
 //!
 //! Owns the choice which entry points may be opened at all: one that asks for something we cannot do, and that would be
-//! unsafe to leave out (TLS, authentication, white lists, redirects, the PROXY protocol), stays closed.
+//! unsafe to leave out (TLS, authentication), stays closed.
 //! Pure: what must be asked of the machine comes in as [`Machine`]. Read next: `settings.rs` at the root.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use ipnet::IpNet;
-
-use super::{Rejection, Severity};
+use super::middleware;
+use super::{Rejection, Severity, Target};
 use crate::config::{Global, Place, blocking_entry_point, entrypoint};
 use crate::settings::{EntryPoint, Settings, Timeouts, Trust};
 
@@ -37,12 +37,13 @@ pub fn settings(
     let mut fatal = Vec::new();
     let mut closed = Vec::new();
     let mut entry_points = Vec::new();
+    let targets = targets(global);
     for (name, written) in &global.entry_points {
         if let Some((place, why)) = blocking_entry_point(written) {
             closed.push(rejection(&place, format!("entry point {name}: {why}")));
             continue;
         }
-        match entry_point(name, written, machine) {
+        match entry_point(name, written, &targets, machine) {
             Ok(entry_point) => entry_points.push(entry_point),
             Err(rejections) => fatal.extend(rejections),
         }
@@ -93,6 +94,23 @@ pub fn settings(
     Ok((settings, closed))
 }
 
+/// Where each entry point of the configuration is, opened or not; those without a usable address are not there.
+pub fn targets(global: &Global) -> BTreeMap<String, Target> {
+    // The families of an address do not matter: its port does.
+    let machine = Machine {
+        host_name: String::new(),
+        ipv6: true,
+    };
+    let target = |(name, written): (&String, &entrypoint::EntryPoint)| {
+        let target = Target {
+            is_tls: written.tls.is_some(),
+            port: address(&written.address, &machine).ok()?.port(),
+        };
+        Some((name.clone(), target))
+    };
+    global.entry_points.iter().filter_map(target).collect()
+}
+
 fn rejection(place: &Place, message: String) -> Rejection {
     Rejection {
         place: place.clone(),
@@ -104,6 +122,7 @@ fn rejection(place: &Place, message: String) -> Rejection {
 fn entry_point(
     name: &str,
     written: &entrypoint::EntryPoint,
+    targets: &BTreeMap<String, Target>,
     machine: &Machine,
 ) -> Result<EntryPoint, Vec<Rejection>> {
     let mut rejections = Vec::new();
@@ -113,13 +132,18 @@ fn entry_point(
             format!("entry point {name}: {why}"),
         ))
     });
+    let middlewares =
+        middleware::of_entry_point(written, targets).unwrap_or_else(|(place, why)| {
+            rejections.push(rejection(&place, format!("entry point {name}: {why}")));
+            Box::default()
+        });
     let forwarded_headers = match &written.forwarded_headers {
         None => Trust::Everybody,
         Some(trust) if trust.insecure => Trust::Everybody,
         Some(trust) => {
             let mut networks = Vec::with_capacity(trust.trusted_ips.len());
             for text in &trust.trusted_ips {
-                match network(text) {
+                match middleware::network(text) {
                     Some(network) => networks.push(network),
                     None => rejections.push(rejection(
                         &trust.place,
@@ -138,6 +162,7 @@ fn entry_point(
             name: name.to_owned(),
             address,
             forwarded_headers,
+            middlewares,
         }),
         _ => Err(rejections),
     }
@@ -174,13 +199,6 @@ fn address(text: &str, machine: &Machine) -> Result<SocketAddr, String> {
         })?),
     };
     Ok(SocketAddr::new(ip, port))
-}
-
-/// A network, or one address as a network of its own.
-fn network(text: &str) -> Option<IpNet> {
-    text.parse::<IpNet>()
-        .ok()
-        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 fn timeouts(global: &Global) -> Timeouts {
@@ -373,23 +391,5 @@ mod tests {
             "{}",
             fatal[0].message
         );
-    }
-
-    #[test]
-    fn trust_takes_networks_and_single_addresses() {
-        assert_eq!(
-            network("10.0.0.0/8").map(|net| net.to_string()).as_deref(),
-            Some("10.0.0.0/8")
-        );
-        assert_eq!(
-            network("10.1.2.3").map(|net| net.to_string()).as_deref(),
-            Some("10.1.2.3/32")
-        );
-        assert_eq!(
-            network("::1").map(|net| net.to_string()).as_deref(),
-            Some("::1/128")
-        );
-        assert_eq!(network("10.0.0.0/33"), None);
-        assert_eq!(network("somewhere"), None);
     }
 }

@@ -71,10 +71,7 @@ const NO_METRICS: &str = "is not supported yet; there are no metrics";
 pub(super) const ROWS: &[Row] = &[
     // Entry points.
     blocks_entry_point!("tls"),
-    blocks_entry_point!("redirect"),
     blocks_entry_point!("auth"),
-    blocks_entry_point!("whiteList"),
-    blocks_entry_point!("whitelistSourceRange"),
     ignored(
         "entryPoints.*.compress",
         "is not supported yet; answers are not compressed",
@@ -130,18 +127,7 @@ pub(super) const ROWS: &[Row] = &[
     // Frontends.
     blocks_frontend!("auth"),
     blocks_frontend!("basicAuth"),
-    blocks_frontend!("whiteList"),
-    blocks_frontend!("whitelistSourceRange"),
-    blocks_frontend!("redirect"),
     blocks_frontend!("passTLSClientCert"),
-    blocks_frontend!("headers.customRequestHeaders"),
-    blocks_frontend!("headers.allowedHosts"),
-    blocks_frontend!("headers.SSLRedirect"),
-    blocks_frontend!("headers.SSLForceHost"),
-    ignored(
-        "frontends.*.headers",
-        "is not supported yet; no header field is set or removed",
-    ),
     ignored(
         "frontends.*.passTLSCert",
         "has no effect yet: https:// servers are not supported",
@@ -375,30 +361,9 @@ mod tests {
             Some("f:1:12: `basicAuth` is not supported yet, so the frontend is left out"),
         );
         check("basicAuth = []", None);
-        check(
-            "[frontends.f.whiteList]",
-            Some("f:2:14: `whiteList` is not supported yet, so the frontend is left out"),
-        );
-        check(
-            "whitelistSourceRange = ['1.2.3.4']",
-            Some(
-                "f:1:12: `whitelistSourceRange` is not supported yet, so the frontend is left out",
-            ),
-        );
-        check(
-            "redirect.entryPoint = 'x'",
-            Some("f:2:1: `redirect` is not supported yet, so the frontend is left out"),
-        );
-        check(
-            "headers.SSLRedirect = true",
-            Some("f:2:1: `headers.SSLRedirect` is not supported yet, so the frontend is left out"),
-        );
-        check(
-            "headers.customRequestHeaders.X-User = ''",
-            Some(
-                "f:2:1: `headers.customRequestHeaders` is not supported yet, so the frontend is left out",
-            ),
-        );
+        check("whiteList.sourceRange = ['1.2.3.4']", None);
+        check("redirect.entryPoint = 'x'", None);
+        check("headers.SSLRedirect = true", None);
     }
 
     #[test]
@@ -420,17 +385,11 @@ mod tests {
             "[tls]",
             Some("`tls` is not supported yet, so the entry point is not opened"),
         );
-        check(
-            "[redirect]\nregex = 'a'",
-            Some("`redirect` is not supported yet, so the entry point is not opened"),
-        );
+        check("[redirect]\nregex = 'a'", None);
         check(
             "[auth]",
             Some("`auth` is not supported yet, so the entry point is not opened"),
         );
-        check(
-            "[whiteList]",
-            Some("`whiteList` is not supported yet, so the entry point is not opened"),
-        );
+        check("[whiteList]", None);
     }
 }

@@ -222,6 +222,7 @@ impl Control {
                     .iter()
                     .map(|entry_point| entry_point.name.clone())
                     .collect(),
+                targets: compile::settings::targets(global),
                 default_entry_points: global.default_entry_points.clone(),
                 keep_trailing_slash: global.keep_trailing_slash,
                 allow_min_weight_zero: global.allow_min_weight_zero,
@@ -452,6 +453,7 @@ mod tests {
                 name: "http".to_owned(),
                 address,
                 forwarded_headers: Trust::Everybody,
+                middlewares: Box::default(),
             }],
             timeouts: Timeouts {
                 read: None,

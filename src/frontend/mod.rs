@@ -1,14 +1,17 @@
 //! Which frontend answers a request, and what it does to it on the way.
 //!
-//! Owns the compiled rules: [`trie`] (the lookup), [`matcher`] (the tests that remain), [`modifier`] (path rewrites).
+//! Owns the compiled rules: [`trie`] (the lookup), [`matcher`] (the tests that remain), [`modifier`] (path rewrites),
+//! [`middleware`] (the steps after them).
 //! Never does I/O, never sees `config`: `compile` builds these values.
 //! Read next: `trie.rs`.
 
 pub mod escape;
 pub mod matcher;
+pub mod middleware;
 pub mod modifier;
 pub mod trie;
 
+use self::middleware::Middleware;
 use crate::backend::BackendId;
 use crate::http::Span;
 
@@ -24,6 +27,8 @@ pub struct Frontend {
     pub backend: BackendId,
     pub pass_host_header: bool,
     pub modifiers: modifier::Modifiers,
+    /// Steps after the modifiers, in their order.
+    pub middlewares: Box<[Middleware]>,
 }
 
 /// Room for the bytes that a lookup and the modifiers make, owned by the caller so that a warm request allocates

@@ -6,6 +6,7 @@
 
 use regex::bytes::Regex;
 
+use super::middleware::redirect::Restoration;
 use super::{Scratch, escape};
 use crate::http::{FieldId, Head};
 
@@ -46,6 +47,21 @@ impl From<Steps> for Modifiers {
 }
 
 impl Modifiers {
+    /// What a redirect does to show the path that was asked for.
+    pub fn restoration(&self) -> Restoration {
+        match self.0.as_deref() {
+            None => Restoration::Untouched,
+            Some(Steps {
+                strip_regex: None,
+                strip: None,
+                add_prefix: Some(prefix),
+                replace_regex: None,
+                replace: None,
+            }) => Restoration::Without(prefix.clone()),
+            Some(_) => Restoration::Original,
+        }
+    }
+
     /// Rewrites the target of `head` and appends `X-Forwarded-Prefix` and `X-Replaced-Path`. Values that a client sent
     /// stay in front of ours; whether they are believed is the caller's business. The target as it was stays in the
     /// text of the head, at [`Scratch::original_target`].

@@ -13,6 +13,7 @@ use super::core::Core;
 use super::failure::{Cause, Failure, Retry, Stage};
 use super::forward::{self, ToClient};
 use super::upstream::Upstream;
+use crate::frontend::middleware::Middleware;
 use crate::http::body::{BodyReader, Framing};
 use crate::http::h1::encode;
 use crate::http::h1::{self, Asked, Request, Response, ResponseError, Scan, Upgrade};
@@ -32,6 +33,8 @@ pub(crate) struct Answering<'a> {
     pub(crate) request: &'a Request,
     pub(crate) head: &'a Head,
     pub(crate) answer: &'a mut Head,
+    /// Of the frontend.
+    pub(crate) steps: &'a [Middleware],
     pub(crate) trailers: &'a mut Head,
     /// Set to the first look at the client.
     pub(crate) watch: &'a Timer,
@@ -77,6 +80,14 @@ pub(crate) async fn relay(
         answering.head.version,
         &response,
         answering.request.persistent && !core.draining(),
+    );
+    answering.answer.strip_hop_by_hop();
+    forward::dress(
+        core,
+        client,
+        answering.steps,
+        answering.head,
+        answering.answer,
     );
     forward::answer_head(
         core,

@@ -14,6 +14,7 @@ use super::exchange::{self, After};
 use super::forward;
 use super::reply::{self, Answer, Manner};
 use super::session::Session;
+use crate::frontend::middleware::Context;
 use crate::http::Version;
 use crate::http::h1::{self, Request};
 use crate::limits::{HEAD_READ_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT};
@@ -29,7 +30,9 @@ pub(crate) struct Client {
     pub(crate) entry_point: EntryPointId,
     /// Its `X-Forwarded-*` fields are believed.
     pub(crate) trusted: bool,
-    /// The peer's address as text, IPv4 also where it came through an IPv6 socket.
+    /// The peer's address, IPv4 also where it came through an IPv6 socket.
+    pub(crate) ip: IpAddr,
+    /// The same as text.
     pub(crate) address: String,
     /// The limit of what is received from it or sent to it at present.
     pub(crate) timer: Timer,
@@ -57,9 +60,20 @@ impl Client {
             socket,
             entry_point,
             trusted,
+            ip,
             address,
             timer: Timer::new(),
             waiting: Cell::new(false),
+        }
+    }
+
+    /// What middlewares may know of it.
+    pub(crate) fn context(&self) -> Context {
+        Context {
+            entry_point: self.entry_point.0,
+            peer: self.ip,
+            is_trusted: self.trusted,
+            is_tls: false,
         }
     }
 

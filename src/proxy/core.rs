@@ -14,6 +14,7 @@ use crossbeam::channel::Sender;
 
 use super::connection::Client;
 use super::date::Date;
+use super::random::Random;
 use super::session::Session;
 use super::upstream::Pools;
 use crate::limits::{DESCRIPTORS_BASE, DESCRIPTORS_PER_CORE, DESCRIPTORS_RESERVED_PART};
@@ -88,6 +89,7 @@ pub(crate) struct Core {
     pub(crate) settings: Settings,
     pub(crate) pools: Pools,
     pub(crate) date: Date,
+    pub(crate) random: Random,
     pub(crate) counters: Arc<Shard>,
     pub(crate) load: Arc<Load>,
     /// Indexed by core; this core is among them.
@@ -133,6 +135,7 @@ impl Core {
             settings,
             pools: Pools::new(idle_max, Arc::clone(&load)),
             date: Date::default(),
+            random: Random::default(),
             counters,
             load,
             neighbours,

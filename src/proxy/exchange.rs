@@ -21,6 +21,7 @@ use super::upstream::Upstream;
 use crate::backend::balancer::NoServer;
 use crate::backend::{Backend, Scheme, Server, ServerId};
 use crate::frontend::Frontend;
+use crate::frontend::middleware::{self, Middleware, Verdict};
 use crate::frontend::trie::Lookup;
 use crate::http::body::{BodyReader, Framing};
 use crate::http::h1::{Request, Upgrade};
@@ -54,6 +55,10 @@ pub(crate) async fn run(
         .set(at + core.settings.timeouts.write.unwrap_or(SEND_STALL_TIMEOUT));
     if session.request.target() == b"*" {
         return answer(core, client, session, request, Own::Empty).await;
+    }
+    let steps = &core.settings.entry_points[usize::from(client.entry_point.0)].middlewares;
+    if let Some(refusal) = middlewares(client, session, steps) {
+        return answer(core, client, session, request, Own::Made(refusal)).await;
     }
     let snapshot = core.snapshot(); // One snapshot for the whole exchange, even across a reload.
     let found = snapshot
@@ -91,10 +96,30 @@ pub(crate) async fn run(
         )
         .await;
     }
+    if let Some(refusal) = middlewares(client, session, &frontend.middlewares) {
+        return answer(core, client, session, request, Own::Made(refusal)).await;
+    }
     let backend = snapshot.backend(frontend.backend);
     match ask(core, client, session, request, frontend, backend, at).await {
         Ok(after) => after,
         Err(failure) => fail(core, client, session, request, frontend, &failure).await,
+    }
+}
+
+/// What the steps of an entry point or a frontend answer, if one does.
+#[inline]
+fn middlewares(
+    client: &Client,
+    session: &mut Session,
+    steps: &[Middleware],
+) -> Option<Box<middleware::Answer>> {
+    if steps.is_empty() {
+        return None;
+    }
+    let context = client.context();
+    match middleware::on_request(steps, &mut session.request, context, &mut session.scratch) {
+        Verdict::Pass => None,
+        Verdict::Answer(answer) => Some(answer),
     }
 }
 
@@ -233,6 +258,7 @@ async fn attempt(
         request,
         head,
         answer,
+        steps: &frontend.middlewares,
         trailers: answer_trailers,
         watch,
         upload: &uploading,
@@ -402,15 +428,26 @@ async fn fail(
             tracing::warn!("frontend {}: {failure}", frontend.name);
         }
     }
-    match reply::of_failure(failure) {
-        Some(told) => answer(core, client, session, request, Own::Answer(told)).await,
-        None => After::Close,
+    match (reply::of_failure(failure), &failure.cause) {
+        (Some(told), Cause::NoServer) => {
+            answer(core, client, session, request, Own::Answer(told)).await
+        }
+        // It stands for the answer of a server, so it gets the fields that one would get.
+        (Some(told), _) => {
+            let own = Own::Instead(told, &frontend.middlewares);
+            answer(core, client, session, request, own).await
+        }
+        (None, _) => After::Close,
     }
 }
 
 /// An answer of our own.
-enum Own {
+enum Own<'a> {
     Answer(Answer),
+    /// Instead of a server's, changed by the steps of the frontend.
+    Instead(Answer, &'a [Middleware]),
+    /// By a middleware.
+    Made(Box<middleware::Answer>),
     /// 301 to the location that the lookup left in the session.
     Moved,
     Empty,
@@ -421,7 +458,7 @@ async fn answer(
     client: &Client,
     session: &mut Session,
     request: &Request,
-    own: Own,
+    own: Own<'_>,
 ) -> After {
     let read = body_is_read(session, request);
     let keep = request.persistent && read && !core.draining();
@@ -430,16 +467,16 @@ async fn answer(
     let mut out = Buffer::take(Room::Small);
     match own {
         Own::Answer(own) => reply::write(core, own, manner, at, out.vec_mut()),
+        Own::Instead(own, steps) => {
+            reply::begin(own, &mut session.answer);
+            forward::dress(core, client, steps, &session.request, &mut session.answer);
+            reply::write_begun(core, own, &session.answer, manner, at, out.vec_mut());
+        }
+        Own::Made(own) => reply::write_made(core, &own, manner, at, out.vec_mut()),
         Own::Moved => {
-            let get = session.request.method() == b"GET";
-            reply::write_moved(
-                core,
-                session.scratch.location(),
-                get,
-                manner,
-                at,
-                out.vec_mut(),
-            );
+            let (location, method) = (session.scratch.location(), session.request.method());
+            let own = middleware::Answer::page_to(301, location, method);
+            reply::write_made(core, &own, manner, at, out.vec_mut());
         }
         Own::Empty => reply::write_empty(core, manner, at, out.vec_mut()),
     }

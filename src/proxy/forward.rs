@@ -8,6 +8,7 @@ use super::connection::Client;
 use super::core::Core;
 use super::reply;
 use crate::backend::Server;
+use crate::frontend::middleware::{self, Middleware};
 use crate::http::body::Framing;
 use crate::http::field::FieldSet;
 use crate::http::h1::Request;
@@ -211,6 +212,20 @@ pub(crate) fn answer_head(
     }
     reply::connection(to_client.version, to_client.keep, out);
     encode::end(out);
+}
+
+/// Lets the steps of a frontend change an answer. Last, so that no field of the server takes one of theirs away.
+pub(crate) fn dress(
+    core: &Core,
+    client: &Client,
+    steps: &[Middleware],
+    request: &Head,
+    answer: &mut Head,
+) {
+    if !steps.is_empty() {
+        let random = &mut || core.random.bytes();
+        middleware::on_answer(steps, request, answer, client.context(), random);
+    }
 }
 
 /// Appends the head of an interim answer.

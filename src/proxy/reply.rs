@@ -4,9 +4,10 @@
 
 use super::core::Core;
 use super::failure::{Cause, Failure};
+use crate::frontend::middleware;
 use crate::http::h1::RequestError;
 use crate::http::h1::encode;
-use crate::http::{Head, Version};
+use crate::http::{FieldId, FieldSet, Head, Version};
 use crate::reactor::Instant;
 
 /// An answer without a server.
@@ -85,38 +86,51 @@ pub(crate) fn write(core: &Core, answer: Answer, manner: Manner, at: Instant, ou
     }
 }
 
-/// Appends a permanent redirect to `location`, with the little page that browsers of old want.
-pub(crate) fn write_moved(
+/// Appends an answer that a middleware made.
+pub(crate) fn write_made(
     core: &Core,
-    location: &[u8],
-    get: bool,
+    answer: &middleware::Answer,
     manner: Manner,
     at: Instant,
     out: &mut Vec<u8>,
 ) {
-    let mut body = Vec::new();
-    if get {
-        body.extend_from_slice(b"<a href=\"");
-        for byte in location {
-            match byte {
-                b'&' => body.extend_from_slice(b"&amp;"),
-                b'<' => body.extend_from_slice(b"&lt;"),
-                b'>' => body.extend_from_slice(b"&gt;"),
-                b'"' => body.extend_from_slice(b"&#34;"),
-                b'\'' => body.extend_from_slice(b"&#39;"),
-                _ => body.push(*byte),
-            }
-        }
-        body.extend_from_slice(b"\">Moved Permanently</a>.\n\n");
+    status_line(out, manner.version, answer.status);
+    if !answer.content_type.is_empty() {
+        encode::field(out, b"Content-Type", answer.content_type.as_bytes());
     }
-    status_line(out, manner.version, 301);
-    encode::field(out, b"Location", location);
-    if get || manner.head_only {
-        encode::field(out, b"Content-Type", b"text/html; charset=utf-8");
+    for (name, value) in &answer.fields {
+        encode::field(out, name.as_bytes(), value);
     }
-    finish(core, manner, at, body.len(), out);
+    finish(core, manner, at, answer.body.len(), out);
     if !manner.head_only {
-        out.extend_from_slice(&body);
+        out.extend_from_slice(&answer.body);
+    }
+}
+
+/// Makes `head` the head of an answer, for others to change.
+pub(crate) fn begin(answer: Answer, head: &mut Head) {
+    head.clear();
+    head.set_status(answer.status);
+    head.push_known(FieldId::ContentType, b"text/plain; charset=utf-8");
+}
+
+/// Appends an answer whose head is as `begin` and others have left it.
+pub(crate) fn write_begun(
+    core: &Core,
+    answer: Answer,
+    head: &Head,
+    manner: Manner,
+    at: Instant,
+    out: &mut Vec<u8>,
+) {
+    const WRITTEN_HERE: FieldSet = FieldSet::WRITTEN_BY_CALLER
+        .union(FieldSet::HOP_BY_HOP)
+        .union(FieldSet::of(&[FieldId::Date]));
+    status_line(out, manner.version, head.status);
+    encode::fields(out, head, WRITTEN_HERE);
+    finish(core, manner, at, answer.body.len(), out);
+    if !manner.head_only {
+        out.extend_from_slice(answer.body.as_bytes());
     }
 }
 
