@@ -100,6 +100,7 @@ pub fn targets(global: &Global) -> BTreeMap<String, Target> {
     let machine = Machine {
         host_name: String::new(),
         ipv6: true,
+        descriptors_max: 0,
     };
     let target = |(name, written): (&String, &entrypoint::EntryPoint)| {
         let target = Target {
