@@ -17,9 +17,9 @@ use super::date::Date;
 use super::random::Random;
 use super::session::Session;
 use super::upstream::Pools;
-use crate::limits::{DESCRIPTORS_BASE, DESCRIPTORS_PER_CORE, DESCRIPTORS_RESERVED_PART};
+use crate::limits::{DESCRIPTORS_BASE, DESCRIPTORS_PER_CORE, DESCRIPTORS_RESERVED_PART, HOT_WAIT};
 use crate::mailbox::{MailboxSender, Report};
-use crate::reactor::{self};
+use crate::reactor::{self, Buffer};
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::telemetry::counter::Shard;
@@ -27,6 +27,12 @@ use std::net::Shutdown;
 
 /// Spare sessions kept for reuse by a core; more are freed.
 const SESSIONS_SPARE_MAX: usize = 256;
+
+/// A burst of fewer active connections than this is not worth settling after.
+const SETTLE_PEAK_MIN: usize = 32;
+
+/// Spare sessions and buffers a core keeps after a burst.
+const SPARE_WHEN_QUIET: usize = 16;
 
 /// How many connections a core has. Written by that core only; the others look when they accept.
 #[derive(Debug, Default)]
@@ -100,11 +106,20 @@ pub(crate) struct Core {
     /// Accept loops that have not ended.
     accepting: Cell<usize>,
     clients: RefCell<Clients>,
+    activity: Activity,
     #[expect(
         clippy::vec_box,
         reason = "a session is lent and given back as a pointer, not copied"
     )]
     sessions: RefCell<Vec<Box<Session>>>,
+}
+
+/// How many connections are active, and how many were: memory of a burst is worth giving back when it is over.
+#[derive(Default)]
+struct Activity {
+    now: Cell<usize>,
+    peak: Cell<usize>,
+    settling: Cell<bool>,
 }
 
 /// The open connections, each in a place it knows, so that joining and leaving cost the same however many there are.
@@ -144,6 +159,7 @@ impl Core {
             draining: Cell::new(false),
             accepting: Cell::new(0),
             clients: RefCell::default(),
+            activity: Activity::default(),
             sessions: RefCell::default(),
         }
     }
@@ -233,6 +249,35 @@ impl Core {
         self.report_if_drained();
     }
 
+    /// Once far fewer connections are active than were: waits a moment, and gives the memory of the others back.
+    fn settle_later(self: &Rc<Self>) {
+        let Activity {
+            now,
+            peak,
+            settling,
+        } = &self.activity;
+        if peak.get() < SETTLE_PEAK_MIN || now.get() > peak.get() / 4 || settling.replace(true) {
+            return;
+        }
+        let core = Rc::clone(self);
+        reactor::spawn(async move {
+            // Long enough for the connections of the burst to have fallen quiet, and their futures to be freed.
+            reactor::sleep(HOT_WAIT).await;
+            let Activity {
+                now,
+                peak,
+                settling,
+            } = &core.activity;
+            settling.set(false);
+            if now.get() <= peak.get() / 4 {
+                peak.set(now.get());
+                core.sessions.borrow_mut().truncate(SPARE_WHEN_QUIET);
+                Buffer::trim_pool(SPARE_WHEN_QUIET);
+                reactor::release_memory();
+            }
+        });
+    }
+
     /// Sees to it that kept upstream connections are looked after while there are any.
     pub(crate) fn start_sweep(self: &Rc<Self>) {
         if self.pools.wants_sweep() {
@@ -249,10 +294,15 @@ impl Core {
 
     /// Memory for a connection that has something to do.
     pub(crate) fn session(&self) -> Box<Session> {
+        let active = self.activity.now.get() + 1;
+        self.activity.now.set(active);
+        self.activity.peak.set(self.activity.peak.get().max(active));
         self.sessions.borrow_mut().pop().unwrap_or_default()
     }
 
-    pub(crate) fn put_session(&self, mut session: Box<Session>) {
+    pub(crate) fn put_session(self: &Rc<Self>, mut session: Box<Session>) {
+        self.activity.now.set(self.activity.now.get() - 1);
+        self.settle_later();
         let mut sessions = self.sessions.borrow_mut();
         if sessions.len() < SESSIONS_SPARE_MAX {
             session.clear();
