@@ -37,6 +37,15 @@ pub const BUFFER_LARGE_BYTES: usize = 64 * 1024;
 /// Free buffers of each size a core keeps for reuse; more are given back to the allocator.
 pub const BUFFERS_FREE_MAX: usize = 512;
 
+/// Buffers of each size that a core lends to the kernel: as many receives can end in one turn, the rest in the next.
+/// More of them are more memory that comes round before any is used again, and so is cold.
+pub const PROVIDED_SMALL: u16 = 256;
+pub const PROVIDED_LARGE: u16 = 16;
+
+/// Buffers that a socket may have received and nobody asked for, before it is told to stop. What the kernel does in one
+/// turn comes on top: at most 32 receives of one socket.
+pub const RECEIVES_AHEAD_MAX: usize = 2;
+
 /// 1xx answers a server may send before its final one. RFC 9110 15.2 has no bound; a server that sends more is lost.
 pub const INTERIM_ANSWERS_MAX: usize = 32;
 
@@ -68,6 +77,14 @@ pub const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 /// A request body up to this long that came with its head is sent with the head, in one operation, and can be repeated.
 pub const BODY_INLINE_BYTES: usize = 4 * 1024;
 
+/// Of the file descriptors that a process may have, one in so many is never spent on accepting clients: those who are
+/// connected already need connections to servers. Beside that, `DESCRIPTORS_BASE` are in use for other things.
+pub const DESCRIPTORS_RESERVED_PART: usize = 8;
+
+/// Descriptors of the process itself (log, watches, control's runtime), and of each core (ring, timer, mailbox).
+pub const DESCRIPTORS_BASE: usize = 24;
+pub const DESCRIPTORS_PER_CORE: usize = 6;
+
 /// Pause of a listener whose process is out of file descriptors.
 pub const DESCRIPTORS_WAIT: Duration = Duration::from_millis(100);
 
@@ -97,6 +114,10 @@ pub const RATE_KEYS_MAX: usize = 65_536;
 pub const CONNECTION_KEYS_MAX: usize = 524_288;
 
 const _: () = assert!(BUFFER_SMALL_BYTES < BUFFER_LARGE_BYTES);
+const _: () = assert!(
+    PROVIDED_SMALL.is_power_of_two() && PROVIDED_LARGE.is_power_of_two(),
+    "the kernel counts places by a mask"
+);
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(
     CHUNK_LINE_BYTES_MAX < BUFFER_SMALL_BYTES,

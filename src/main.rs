@@ -98,6 +98,7 @@ fn run(
     is_listening: impl FnOnce(&[SocketAddr]),
 ) -> Result<Ended, Failed> {
     let machine = Machine {
+        descriptors_max: raise_descriptors(),
         host_name: host_name(),
         ipv6: UdpSocket::bind("[::]:0").is_ok(),
     };
@@ -111,10 +112,6 @@ fn run(
     let driver = choose_driver(&global)?;
     let cpus = config::cores::select(&global.reactor.cores, &reactor::cpus_allowed())
         .map_err(|error| Failed(format!("{}: reactor.cores: {error}", global.reactor.place)))?;
-    match reactor::raise_file_limit() {
-        Ok(limit) => info!("At most {limit} files and connections can be open"),
-        Err(error) => warn!("Cannot raise the limit of open files: {error}"),
-    }
 
     let (sender, reports) = crossbeam::channel::unbounded();
     let launched = proxy::launch(&settings, &cpus, global.reactor.pin, driver, &sender)
@@ -147,6 +144,25 @@ fn run(
     })
     .map_err(Failed::from)
 }
+
+/// Raises the number of connections that can be open to what the system allows.
+fn raise_descriptors() -> usize {
+    match reactor::raise_file_limit() {
+        Ok(limit) => {
+            info!("At most {limit} files and connections can be open");
+            usize::try_from(limit).unwrap_or(usize::MAX)
+        }
+        Err(error) => {
+            warn!(
+                "Cannot raise the limit of open files: {error}; taking it for {DESCRIPTORS_USUAL}"
+            );
+            DESCRIPTORS_USUAL
+        }
+    }
+}
+
+/// The limit of open files that systems start processes with.
+const DESCRIPTORS_USUAL: usize = 1024;
 
 /// Why the server cannot run: one line for the log.
 struct Failed(String);

@@ -20,6 +20,8 @@ pub struct Settings {
     pub upstream_idle_max: usize,
     /// `[retry]`: tries for one request, `Some(0)` meaning as many as the backend has servers. `None` is off.
     pub retry_attempts: Option<u32>,
+    /// File descriptors this process may have open at once.
+    pub descriptors_max: usize,
     /// Value of `X-Forwarded-Server`.
     pub host_name: String,
 }

@@ -22,6 +22,8 @@ pub struct Machine {
     pub host_name: String,
     /// Whether `:80` may mean both families. Without IPv6 it means all IPv4 addresses.
     pub ipv6: bool,
+    /// File descriptors this process may have open at once.
+    pub descriptors_max: usize,
 }
 
 /// Settings, and what was left out of them.
@@ -86,6 +88,7 @@ pub fn settings(
             .retry
             .as_ref()
             .map(|retry| u32::try_from(retry.attempts.max(0)).unwrap_or(u32::MAX)),
+        descriptors_max: machine.descriptors_max,
         host_name: machine.host_name.clone(),
     };
     Ok((settings, closed))
@@ -97,6 +100,7 @@ pub fn targets(global: &Global) -> BTreeMap<String, Target> {
     let machine = Machine {
         host_name: String::new(),
         ipv6: true,
+        descriptors_max: 0,
     };
     let target = |(name, written): (&String, &entrypoint::EntryPoint)| {
         let target = Target {
@@ -218,6 +222,7 @@ mod tests {
         let machine = Machine {
             host_name: "edge".to_owned(),
             ipv6: true,
+            descriptors_max: 1024,
         };
         let found = address(text, &machine)
             .map_or_else(|why| format!("error: {why}"), |address| address.to_string());
@@ -257,6 +262,7 @@ mod tests {
     #[test]
     fn without_ipv6_every_address_is_every_ipv4_address() {
         let machine = Machine {
+            descriptors_max: 1024,
             host_name: String::new(),
             ipv6: false,
         };
@@ -284,6 +290,7 @@ mod tests {
             &Machine {
                 host_name: "edge".to_owned(),
                 ipv6: true,
+                descriptors_max: 1024,
             },
         )
     }

@@ -448,6 +448,7 @@ mod tests {
         global.life_cycle.request_accept_grace_timeout = Duration::ZERO;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let settings = Settings {
+            descriptors_max: 1024,
             entry_points: vec![settings::EntryPoint {
                 name: "http".to_owned(),
                 address,

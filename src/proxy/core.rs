@@ -17,8 +17,9 @@ use super::date::Date;
 use super::random::Random;
 use super::session::Session;
 use super::upstream::Pools;
+use crate::limits::{DESCRIPTORS_BASE, DESCRIPTORS_PER_CORE, DESCRIPTORS_RESERVED_PART, HOT_WAIT};
 use crate::mailbox::{MailboxSender, Report};
-use crate::reactor::{self};
+use crate::reactor::{self, Buffer};
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::telemetry::counter::Shard;
@@ -27,13 +28,34 @@ use std::net::Shutdown;
 /// Spare sessions kept for reuse by a core; more are freed.
 const SESSIONS_SPARE_MAX: usize = 256;
 
+/// A burst of fewer active connections than this is not worth settling after.
+const SETTLE_PEAK_MIN: usize = 32;
+
+/// Spare sessions and buffers a core keeps after a burst.
+const SPARE_WHEN_QUIET: usize = 16;
+
 /// How many connections a core has. Written by that core only; the others look when they accept.
 #[derive(Debug, Default)]
-pub(crate) struct Load(AtomicUsize);
+pub(crate) struct Load {
+    clients: AtomicUsize,
+    servers: AtomicUsize,
+}
 
 impl Load {
-    pub(crate) fn connections(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+    pub(crate) fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+
+    fn set_clients(&self, count: usize) {
+        self.clients.store(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn servers(&self) -> usize {
+        self.servers.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_servers(&self, count: usize) {
+        self.servers.store(count, Ordering::Relaxed);
     }
 }
 
@@ -84,7 +106,20 @@ pub(crate) struct Core {
     /// Accept loops that have not ended.
     accepting: Cell<usize>,
     clients: RefCell<Clients>,
+    activity: Activity,
+    #[expect(
+        clippy::vec_box,
+        reason = "a session is lent and given back as a pointer, not copied"
+    )]
     sessions: RefCell<Vec<Box<Session>>>,
+}
+
+/// How many connections are active, and how many were: memory of a burst is worth giving back when it is over.
+#[derive(Default)]
+struct Activity {
+    now: Cell<usize>,
+    peak: Cell<usize>,
+    settling: Cell<bool>,
 }
 
 /// The open connections, each in a place it knows, so that joining and leaving cost the same however many there are.
@@ -113,7 +148,7 @@ impl Core {
         Self {
             index,
             settings,
-            pools: Pools::new(idle_max),
+            pools: Pools::new(idle_max, Arc::clone(&load)),
             date: Date::default(),
             random: Random::default(),
             counters,
@@ -124,6 +159,7 @@ impl Core {
             draining: Cell::new(false),
             accepting: Cell::new(0),
             clients: RefCell::default(),
+            activity: Activity::default(),
             sessions: RefCell::default(),
         }
     }
@@ -165,6 +201,20 @@ impl Core {
         self.report_if_drained();
     }
 
+    /// Another client may be let in: enough file descriptors are left for the servers of those who are in.
+    pub(crate) fn has_room(&self) -> bool {
+        let max = self.settings.descriptors_max;
+        let cores = self.neighbours.len();
+        let own =
+            DESCRIPTORS_BASE + cores * (DESCRIPTORS_PER_CORE + self.settings.entry_points.len());
+        let used: usize = self
+            .neighbours
+            .iter()
+            .map(|core| core.load.clients() + core.load.servers())
+            .sum();
+        used + own < max - max / DESCRIPTORS_RESERVED_PART
+    }
+
     /// An accept loop begins.
     pub(crate) fn accepts(&self) {
         self.accepting.set(self.accepting.get() + 1);
@@ -184,9 +234,7 @@ impl Core {
             clients.places.len() - 1
         });
         clients.places[place] = Some(Rc::clone(client));
-        self.load
-            .0
-            .store(self.load.connections() + 1, Ordering::Relaxed);
+        self.load.set_clients(self.load.clients() + 1);
         place
     }
 
@@ -197,10 +245,37 @@ impl Core {
             clients.places[place].take()
         };
         drop(client);
-        self.load
-            .0
-            .store(self.load.connections() - 1, Ordering::Relaxed);
+        self.load.set_clients(self.load.clients() - 1);
         self.report_if_drained();
+    }
+
+    /// Once far fewer connections are active than were: waits a moment, and gives the memory of the others back.
+    fn settle_later(self: &Rc<Self>) {
+        let Activity {
+            now,
+            peak,
+            settling,
+        } = &self.activity;
+        if peak.get() < SETTLE_PEAK_MIN || now.get() > peak.get() / 4 || settling.replace(true) {
+            return;
+        }
+        let core = Rc::clone(self);
+        reactor::spawn(async move {
+            // Long enough for the connections of the burst to have fallen quiet, and their futures to be freed.
+            reactor::sleep(HOT_WAIT).await;
+            let Activity {
+                now,
+                peak,
+                settling,
+            } = &core.activity;
+            settling.set(false);
+            if now.get() <= peak.get() / 4 {
+                peak.set(now.get());
+                core.sessions.borrow_mut().truncate(SPARE_WHEN_QUIET);
+                Buffer::trim_pool(SPARE_WHEN_QUIET);
+                reactor::release_memory();
+            }
+        });
     }
 
     /// Sees to it that kept upstream connections are looked after while there are any.
@@ -212,17 +287,22 @@ impl Core {
     }
 
     fn report_if_drained(&self) {
-        if self.draining() && self.accepting.get() == 0 && self.load.connections() == 0 {
+        if self.draining() && self.accepting.get() == 0 && self.load.clients() == 0 {
             let _ = self.reports.send(Report::Drained { core: self.index });
         }
     }
 
     /// Memory for a connection that has something to do.
     pub(crate) fn session(&self) -> Box<Session> {
+        let active = self.activity.now.get() + 1;
+        self.activity.now.set(active);
+        self.activity.peak.set(self.activity.peak.get().max(active));
         self.sessions.borrow_mut().pop().unwrap_or_default()
     }
 
-    pub(crate) fn put_session(&self, mut session: Box<Session>) {
+    pub(crate) fn put_session(self: &Rc<Self>, mut session: Box<Session>) {
+        self.activity.now.set(self.activity.now.get() - 1);
+        self.settle_later();
         let mut sessions = self.sessions.borrow_mut();
         if sessions.len() < SESSIONS_SPARE_MAX {
             session.clear();

@@ -153,12 +153,14 @@ fn forwarded(core: &Core, client: &Client, head: &Head, out: &mut Vec<u8>) {
     {
         encode::field(out, b"X-Forwarded-Host", host);
     }
+    let usual: &[u8] = if matches!(proto, b"https" | b"wss") {
+        b"443"
+    } else {
+        b"80"
+    };
     let port = said(FieldId::XForwardedPort)
         .or_else(|| port_of(authority))
-        .unwrap_or_else(|| match proto {
-            b"https" | b"wss" => b"443",
-            _ => b"80",
-        });
+        .unwrap_or(usual);
     encode::field(out, b"X-Forwarded-Port", port);
     encode::field(
         out,

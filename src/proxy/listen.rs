@@ -20,6 +20,18 @@ pub(crate) async fn accept(core: Rc<Core>, listener: Rc<Listener>, entry_point: 
     core.accepts();
     let mut exhausted = false;
     loop {
+        if !core.has_room() && !core.draining() {
+            if !exhausted {
+                exhausted = true;
+                tracing::error!(
+                    "core {}: no more connections are accepted for now: {} file descriptors are too few",
+                    core.index,
+                    core.settings.descriptors_max
+                );
+            }
+            sleep(DESCRIPTORS_WAIT).await;
+            continue;
+        }
         match listener.accept().await {
             Ok((socket, peer)) => {
                 exhausted = false;
@@ -69,15 +81,15 @@ fn hand_over(
     peer: SocketAddr,
     entry_point: EntryPointId,
 ) -> Option<Socket> {
-    let own = core.load.connections();
+    let own = core.load.clients();
     if own < CROWD || core.neighbours.len() < 2 {
         return Some(socket);
     }
     let other = core
         .neighbours
         .iter()
-        .min_by_key(|neighbour| neighbour.load.connections())?;
-    let theirs = other.load.connections();
+        .min_by_key(|neighbour| neighbour.load.clients())?;
+    let theirs = other.load.clients();
     if own < theirs + theirs / 4 + CROWD {
         return Some(socket);
     }

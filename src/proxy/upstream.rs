@@ -12,9 +12,11 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use super::core::Load;
 use super::failure::{Cause, Failure, Retry, Side, Stage};
 use crate::backend::{PoolKey, Server};
 use crate::limits::UPSTREAM_IDLE_TIMEOUT;
@@ -99,25 +101,48 @@ pub(crate) struct Upstream {
     /// It has carried an exchange before, so its server may be about to close it.
     pub(crate) reused: bool,
     kept_since: Instant,
+    _open: Open,
+}
+
+/// Counts a connection to a server for as long as it lives.
+struct Open(Arc<Load>);
+
+impl Open {
+    fn new(load: &Arc<Load>) -> Self {
+        load.set_servers(load.servers() + 1);
+        Self(Arc::clone(load))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.set_servers(self.0.servers() - 1);
+    }
 }
 
 /// The kept connections of one core.
 pub(crate) struct Pools {
     /// Indexed by `PoolKey`; the last one kept is the first one used.
+    #[expect(
+        clippy::vec_box,
+        reason = "a connection goes in and out as a pointer, not copied"
+    )]
     kept: RefCell<Vec<Vec<Box<Upstream>>>>,
     count: Cell<usize>,
     idle_max: usize,
     sweeping: Cell<bool>,
+    load: Arc<Load>,
 }
 
 impl Pools {
     /// `idle_max` is per server address, on this core.
-    pub(crate) fn new(idle_max: usize) -> Self {
+    pub(crate) fn new(idle_max: usize, load: Arc<Load>) -> Self {
         Self {
             kept: RefCell::default(),
             count: Cell::new(0),
             idle_max,
             sweeping: Cell::new(false),
+            load,
         }
     }
 
@@ -223,11 +248,15 @@ impl Pools {
             return Ok(upstream);
         }
         // Built in one place and moved by its box: a connection is opened once and used for thousands of exchanges.
-        Box::pin(connect(server, dial)).await
+        Box::pin(connect(server, dial, &self.load)).await
     }
 }
 
-async fn connect(server: &Server, dial: Option<Duration>) -> Result<Box<Upstream>, Failure> {
+async fn connect(
+    server: &Server,
+    dial: Option<Duration>,
+    load: &Arc<Load>,
+) -> Result<Box<Upstream>, Failure> {
     let mut failure = Failure {
         side: Side::Server,
         stage: Stage::Connect,
@@ -250,6 +279,7 @@ async fn connect(server: &Server, dial: Option<Duration>) -> Result<Box<Upstream
                     pool,
                     reused: false,
                     kept_since: now(),
+                    _open: Open::new(load),
                 }));
             }
             Err(error) => failure = Failure::io(Stage::Connect, Retry::Safe, error),

@@ -54,6 +54,18 @@ impl Buffer {
         Self { memory, taken: 0 }
     }
 
+    /// Frees what this core keeps beyond `keep` buffers of each size.
+    pub fn trim_pool(keep: usize) {
+        // The pool is gone only while the thread ends.
+        let _ = POOL.try_with(|pool| {
+            let Pool { small, large } = &mut *pool.borrow_mut();
+            for list in [small, large] {
+                list.truncate(keep);
+                list.shrink_to_fit();
+            }
+        });
+    }
+
     /// A buffer with no memory at all: the end of a stream.
     pub const fn empty() -> Self {
         Self {

@@ -164,7 +164,7 @@ impl Listener {
                 Err(error) => return Err(error),
             }
         }
-        match self.acceptor.accept_queued() {
+        match self.acceptor.accept_queued().await {
             Ok((stream, peer)) => Ok((Socket::new(stream), peer)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 Err(io::ErrorKind::NotConnected.into())

@@ -17,36 +17,70 @@ pub(super) const GATHERED_MAX: usize = 64;
 const LISTS_FREE_MAX: usize = 256;
 
 thread_local! {
-    static LISTS: RefCell<Vec<Vec<libc::iovec>>> = const { RefCell::new(Vec::new()) };
+    #[allow(clippy::vec_box, reason = "the kernel reads them where they are")]
+    static LISTS: RefCell<Vec<Box<List>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What the kernel reads of a vectored send besides the bytes.
+struct List {
+    /// Points to the addresses.
+    header: libc::msghdr,
+    addresses: Vec<libc::iovec>,
+}
+
+impl List {
+    fn new() -> Self {
+        // SAFETY: a message header is numbers and pointers, for which all zeroes is nothing at all.
+        let header = unsafe { mem::zeroed() };
+        Self {
+            header,
+            addresses: Vec::new(),
+        }
+    }
 }
 
 /// Buffers on their way out in one operation, with the list of their addresses that the kernel reads.
 pub(super) struct Gather {
-    /// Never touched while `addresses` is in use: their memory must stay where it is.
+    /// Never touched while the list is in use: their memory must stay where it is.
     buffers: Vec<Buffer>,
-    addresses: Vec<libc::iovec>,
+    /// `None` only while it is dropped.
+    list: Option<Box<List>>,
 }
 
 impl Gather {
     /// Takes `buffers`. The first [`GATHERED_MAX`] of them go out with the operation.
     pub(super) fn new(buffers: Vec<Buffer>) -> Self {
-        let mut addresses = LISTS
+        let mut list = LISTS
             .try_with(|lists| lists.borrow_mut().pop())
             .ok()
             .flatten()
-            .unwrap_or_default();
+            .unwrap_or_else(|| Box::new(List::new()));
         // A buffer's bytes are on the heap: they stay where they are when the `Vec` of buffers moves.
-        addresses.extend(buffers.iter().take(GATHERED_MAX).map(|buffer| libc::iovec {
-            iov_base: buffer.bytes().as_ptr().cast_mut().cast(),
-            iov_len: buffer.len(),
-        }));
-        Self { buffers, addresses }
+        list.addresses
+            .extend(buffers.iter().take(GATHERED_MAX).map(|buffer| libc::iovec {
+                iov_base: buffer.bytes().as_ptr().cast_mut().cast(),
+                iov_len: buffer.len(),
+            }));
+        list.header.msg_iov = list.addresses.as_mut_ptr();
+        list.header.msg_iovlen = list.addresses.len();
+        Self {
+            buffers,
+            list: Some(list),
+        }
     }
 
     /// The addresses, valid for as long as this lives.
     #[cfg(not(any(test, feature = "glommio")))]
     pub(super) fn addresses(&self) -> &[libc::iovec] {
-        &self.addresses
+        self.list.as_ref().map_or(&[], |list| &list.addresses)
+    }
+
+    /// The header of a message of these buffers, valid for as long as this lives.
+    #[cfg(not(any(test, feature = "glommio")))]
+    pub(super) fn header(&self) -> *const libc::msghdr {
+        self.list
+            .as_ref()
+            .map_or(std::ptr::null(), |list| &raw const list.header)
     }
 
     /// The first of the buffers, for a driver that sends one after the other.
@@ -60,7 +94,7 @@ impl Gather {
     pub(super) fn bytes(&self) -> Vec<u8> {
         self.buffers
             .iter()
-            .take(self.addresses.len())
+            .take(GATHERED_MAX)
             .flat_map(|buffer| buffer.bytes().iter().copied())
             .collect()
     }
@@ -73,8 +107,10 @@ impl Gather {
 
 impl Drop for Gather {
     fn drop(&mut self) {
-        let mut list = mem::take(&mut self.addresses);
-        list.clear();
+        let Some(mut list) = self.list.take() else {
+            return;
+        };
+        list.addresses.clear();
         // While the thread ends there is no pool any more.
         let _ = LISTS.try_with(|lists| {
             let mut lists = lists.borrow_mut();

@@ -12,9 +12,15 @@ use std::sync::OnceLock;
 
 use io_uring::{Builder, IoUring, opcode, types};
 
+#[cfg(not(any(test, feature = "glommio")))]
+use super::driver;
+
 /// What a core runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
+    /// io_uring as we drive it ourselves.
+    Ring,
+    /// io_uring as monoio drives it: for kernels older than 6.1, at a higher price.
     IoUring,
     Epoll,
 }
@@ -23,7 +29,7 @@ pub enum Driver {
 impl fmt::Display for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::IoUring => "io_uring",
+            Self::Ring | Self::IoUring => "io_uring",
             Self::Epoll => "epoll",
         })
     }
@@ -46,7 +52,7 @@ pub struct Probe {
     pub driver: Driver,
     /// The ring's flags in the kernel's words; empty on epoll.
     pub ring_flags: String,
-    /// Why io_uring was wanted and is not used. Say it loudly: every request costs more.
+    /// Why a cheaper driver was wanted and is not used. Say it loudly: every request costs more.
     pub fallback_reason: Option<String>,
 }
 
@@ -70,7 +76,12 @@ const COMPLETIONS: u32 = 16 * 1024;
 /// glommio runs on io_uring only.
 const HAS_EPOLL: bool = cfg!(any(test, not(feature = "glommio")));
 
+/// Whether this build has our own driver: glommio and the simulation come instead of it.
+const HAS_RING: bool = cfg!(not(any(test, feature = "glommio")));
+
 static FLAGS: OnceLock<Flags> = OnceLock::new();
+/// Why our own driver cannot be used, if so.
+static LACKING: OnceLock<Option<String>> = OnceLock::new();
 
 /// What a ring is built with, as far as the kernel knows it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -176,11 +187,18 @@ pub fn probe(choice: Choice) -> Result<Probe, ProbeError> {
     }
     let flags = *FLAGS.get_or_init(Flags::probe);
     match (try_ring(flags), choice) {
-        (Ok(()), _) => Ok(Probe {
-            driver: Driver::IoUring,
-            ring_flags: flags.to_string(),
-            fallback_reason: None,
-        }),
+        (Ok(()), _) => {
+            let lacking = LACKING.get_or_init(|| lacking(flags)).clone();
+            Ok(Probe {
+                driver: if lacking.is_none() && HAS_RING {
+                    Driver::Ring
+                } else {
+                    Driver::IoUring
+                },
+                ring_flags: flags.to_string(),
+                fallback_reason: lacking,
+            })
+        }
         (Err(cause), Choice::Auto) if HAS_EPOLL => Ok(epoll(Some(explain(&cause)))),
         (Err(cause), _) => Err(ProbeError { cause }),
     }
@@ -193,6 +211,26 @@ pub fn probe(choice: Choice) -> Result<Probe, ProbeError> {
 )]
 pub(super) fn ring_builder() -> Builder {
     FLAGS.get_or_init(Flags::probe).builder()
+}
+
+/// What keeps our own driver from running on a ring with these flags.
+#[cfg(any(test, feature = "glommio"))]
+fn lacking(_flags: Flags) -> Option<String> {
+    None
+}
+
+/// What keeps our own driver from running on a ring with these flags.
+#[cfg(not(any(test, feature = "glommio")))]
+fn lacking(flags: Flags) -> Option<String> {
+    if !(flags.single_issuer && flags.defer_taskrun && flags.submit_all && flags.completions) {
+        return Some(format!(
+            "io_uring is used in a way that costs more: this kernel has only {flags}"
+        ));
+    }
+    let cause = driver::probe_ring().err()?;
+    Some(format!(
+        "io_uring is used in a way that costs more: multishot receives cannot be used ({cause})"
+    ))
 }
 
 /// Builds a ring as a core would, and takes a completion of nothing and of a receive.

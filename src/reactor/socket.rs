@@ -82,15 +82,15 @@ impl Socket {
     /// be sent. Else what the kernel says; the connection is of no use any more.
     pub async fn recv(&self, room: Room, timer: &Timer) -> io::Result<Buffer> {
         loop {
-            let mut receiving = pin!(self.stream.recv(Buffer::take(room)));
-            let (result, buffer) = match limit(timer, receiving.as_mut()).await {
-                Some(done) => done,
+            let mut receiving = pin!(self.stream.recv(room));
+            let received = match limit(timer, receiving.as_mut()).await {
+                Some(received) => received,
                 None => {
                     self.cut();
                     receiving.await
                 }
             };
-            if let Some(outcome) = self.received(result, buffer) {
+            if let Some(outcome) = self.received(received) {
                 return outcome;
             }
             self.readable(timer).await?;
@@ -107,18 +107,13 @@ impl Socket {
         if hot >= deadline {
             return self.recv(room, timer).await.map(Some);
         }
-        let mut receiving = pin!(self.stream.recv_cancelable(Buffer::take(room)));
         timer.set(hot);
-        let done = limit(timer, receiving.as_mut()).await;
+        let received = self.stream.recv_until(room, timer).await;
         timer.set(deadline);
-        let (result, buffer) = match done {
-            Some(done) => done,
-            None => {
-                self.stream.cancel();
-                receiving.await
-            }
-        };
-        self.received(result, buffer).transpose()
+        match received.transpose() {
+            Some(received) => self.received(received).transpose(),
+            None => Ok(None),
+        }
     }
 
     /// As [`Socket::recv`], for waits that may be long: a buffer is held for [`HOT_WAIT`] only, after that none.
@@ -249,17 +244,18 @@ impl Socket {
     }
 
     /// What a receive that has ended means, or `None` if it must be tried again once the socket is readable.
-    fn received(&self, result: io::Result<usize>, buffer: Buffer) -> Option<io::Result<Buffer>> {
-        match result {
-            Ok(0) if self.cut.get() => Some(Err(io::ErrorKind::TimedOut.into())),
-            Ok(_) => Some(Ok(buffer)),
+    fn received(&self, received: io::Result<Buffer>) -> Option<io::Result<Buffer>> {
+        match received {
+            Ok(buffer) if buffer.is_empty() && self.cut.get() => {
+                Some(Err(io::ErrorKind::TimedOut.into()))
+            }
             Err(error)
                 if error.raw_os_error() == Some(libc::ECANCELED)
                     || error.kind() == io::ErrorKind::WouldBlock =>
             {
                 None
             }
-            Err(error) => Some(Err(error)),
+            received => Some(received),
         }
     }
 

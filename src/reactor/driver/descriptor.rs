@@ -3,7 +3,7 @@
 //! Owns nothing. Never blocks: each call returns at once with an answer or `WouldBlock`. Read next: `monoio.rs`.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -27,6 +27,17 @@ pub(super) fn set_upstream_options(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 pub(super) fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> io::Result<()> {
     SockRef::from(&fd).set_nonblocking(nonblocking)
+}
+
+pub(super) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) {
+    // It fails only if the connection is gone already, which is what is wanted.
+    let _ = SockRef::from(&fd).shutdown(how);
+}
+
+/// A close is a reset from now on.
+pub(super) fn reset_on_close(fd: BorrowedFd<'_>) {
+    // It fails only if the connection is gone already.
+    let _ = SockRef::from(&fd).set_linger(Some(Duration::ZERO));
 }
 
 pub(super) fn local_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
@@ -101,6 +112,13 @@ pub(super) fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, count: usize) -> 
         )
     };
     usize::try_from(moved).map_err(|_| io::Error::last_os_error())
+}
+
+/// Writes to a pipe without waiting.
+pub(super) fn write(pipe: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: the kernel reads the bytes that it is given the length of, until the call returns.
+    let written = unsafe { libc::write(pipe.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
+    usize::try_from(written).map_err(|_| io::Error::last_os_error())
 }
 
 /// A pipe, as wide as this process may make it and at most `bytes`. Returns the reading end first.
@@ -187,7 +205,7 @@ pub(super) fn set_alarm(fd: BorrowedFd<'_>, at: Option<u64>) {
 }
 
 /// Keep-alive probes as fast as the kernel sends them: the first after a second of silence, given up after one more.
-pub(in crate::reactor) fn probe_peer(fd: BorrowedFd<'_>) {
+pub(super) fn probe_peer(fd: BorrowedFd<'_>) {
     let second = Duration::from_secs(1);
     let probes = TcpKeepalive::new()
         .with_time(second)

@@ -23,11 +23,12 @@ use socket2::SockRef;
 
 use super::descriptor;
 pub(in crate::reactor) use super::descriptor::{nanoseconds, nanoseconds_coarse};
-use crate::reactor::buffer::Buffer;
+use crate::reactor::buffer::{Buffer, Room};
+use crate::reactor::clock;
 use crate::reactor::operation::Gather;
 use crate::reactor::probe::Driver;
 use crate::reactor::socket::Peer;
-use crate::reactor::{clock, timer};
+use crate::reactor::timer::{self, Timer, limit};
 
 thread_local! {
     /// When the wheel wants to be turned, and who does it.
@@ -160,15 +161,34 @@ impl Stream {
         }
     }
 
-    pub(in crate::reactor) async fn recv(&self, mut buffer: Buffer) -> (io::Result<usize>, Buffer) {
-        let result = poll_fn(|context| self.poll_recv(context, &mut buffer)).await;
-        (result, buffer)
+    pub(in crate::reactor) async fn recv(&self, room: Room) -> io::Result<Buffer> {
+        let mut buffer = Buffer::take(room);
+        poll_fn(|context| self.poll_recv(context, &mut buffer)).await?;
+        Ok(buffer)
     }
 
-    pub(in crate::reactor) async fn recv_cancelable(
+    /// As [`Stream::recv`]; `None` once `timer` expires with nothing received.
+    pub(in crate::reactor) async fn recv_until(
         &self,
-        mut buffer: Buffer,
-    ) -> (io::Result<usize>, Buffer) {
+        room: Room,
+        timer: &Timer,
+    ) -> io::Result<Option<Buffer>> {
+        let mut receiving = pin!(self.recv_cancelable(Buffer::take(room)));
+        let (result, buffer) = match limit(timer, receiving.as_mut()).await {
+            Some(done) => done,
+            None => {
+                self.cancel();
+                receiving.await
+            }
+        };
+        match result {
+            Ok(_) => Ok(Some(buffer)),
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn recv_cancelable(&self, mut buffer: Buffer) -> (io::Result<usize>, Buffer) {
         let result = poll_fn(|context| {
             if self.cancelled.take() {
                 return Poll::Ready(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
@@ -180,7 +200,7 @@ impl Stream {
     }
 
     /// Lets a cancelable receive end when it is polled next, which its caller does at once.
-    pub(in crate::reactor) fn cancel(&self) {
+    fn cancel(&self) {
         self.cancelled.set(true);
     }
 
@@ -298,7 +318,11 @@ impl Acceptor {
         Ok((stream, peer))
     }
 
-    pub(in crate::reactor) fn accept_queued(&self) -> io::Result<(Stream, SocketAddr)> {
+    #[allow(
+        clippy::unused_async,
+        reason = "the same signature as that of the driver that must wait"
+    )]
+    pub(in crate::reactor) async fn accept_queued(&self) -> io::Result<(Stream, SocketAddr)> {
         let (fd, address) = descriptor::accept_queued(self.fd.as_fd())?;
         Ok((Stream::from_fd(fd)?, address))
     }

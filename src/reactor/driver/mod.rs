@@ -1,25 +1,29 @@
-//! What runs a core: exactly one of the modules here, chosen when the program is built.
+//! What runs a core: chosen when the program is built, and between our own ring and monoio when it starts.
 //!
 //! Each offers the same few functions and types: `run`, `spawn`, `nanoseconds`, `nanoseconds_coarse`, `arm`, and
 //! `Stream`, `Acceptor` and `Channel`. The rest of `reactor/` is written against those and is the same on all of them.
-//! Read next: `monoio.rs` (the default).
+//! Read next: `either.rs` (the choice), `ring/mod.rs` (the default).
 
 #[cfg(not(test))]
 mod descriptor;
 
+#[cfg(all(not(test), not(feature = "glommio")))]
+mod either;
 #[cfg(all(not(test), feature = "glommio"))]
 mod glommio;
 #[cfg(all(not(test), not(feature = "glommio")))]
 mod monoio;
+#[cfg(all(not(test), not(feature = "glommio")))]
+mod ring;
 #[cfg(test)]
 pub(crate) mod simulated;
 
+#[cfg(all(not(test), not(feature = "glommio")))]
+pub(super) use self::either::{
+    Acceptor, Channel, Stream, arm, nanoseconds, nanoseconds_coarse, probe_ring, run, spawn,
+};
 #[cfg(all(not(test), feature = "glommio"))]
 pub(super) use self::glommio::{
-    Acceptor, Channel, Stream, arm, nanoseconds, nanoseconds_coarse, run, spawn,
-};
-#[cfg(all(not(test), not(feature = "glommio")))]
-pub(super) use self::monoio::{
     Acceptor, Channel, Stream, arm, nanoseconds, nanoseconds_coarse, run, spawn,
 };
 #[cfg(test)]

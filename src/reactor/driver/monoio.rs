@@ -1,4 +1,4 @@
-//! The default driver: monoio, on io_uring or on epoll.
+//! The driver where ours cannot run: monoio, on io_uring or on epoll.
 //!
 //! Owns monoio's streams, listeners and cancellers, and the one kernel timer of a core. Which of the two drivers a core
 //! runs on is decided in [`run`]; monoio looks it up for each operation.
@@ -9,21 +9,20 @@
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::future::Future;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::pin::pin;
 
 use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Canceller};
 use monoio::net::{TcpListener, TcpStream};
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
-use socket2::SockRef;
 
 use super::descriptor;
-pub(in crate::reactor) use super::descriptor::{nanoseconds, nanoseconds_coarse};
-use crate::reactor::buffer::Buffer;
+use super::descriptor::nanoseconds;
+use crate::reactor::buffer::{Buffer, Room};
 use crate::reactor::operation::Gather;
 use crate::reactor::probe::{self, Driver};
-use crate::reactor::socket::Peer;
-use crate::reactor::timer;
+use crate::reactor::timer::{self, Timer, limit};
 
 thread_local! {
     /// What drives this core. Sockets of epoll must not block; those of a ring may.
@@ -39,7 +38,7 @@ pub(in crate::reactor) fn run<F: Future>(driver: Driver, main: F) -> io::Result<
     DRIVER.set(Some(driver));
     timer::reset(nanoseconds());
     let output = match driver {
-        Driver::IoUring => {
+        Driver::Ring | Driver::IoUring => {
             let mut runtime = RuntimeBuilder::<IoUringDriver>::new()
                 .uring_builder(probe::ring_builder())
                 .with_entries(probe::RING_ENTRIES)
@@ -124,7 +123,7 @@ impl Stream {
     }
 
     /// For system calls that are made directly.
-    fn forbid_blocking(&self) -> io::Result<()> {
+    pub(in crate::reactor) fn forbid_blocking(&self) -> io::Result<()> {
         if !self.nonblocking.get() {
             descriptor::set_nonblocking(self.fd(), true)?;
             self.nonblocking.set(true);
@@ -142,33 +141,41 @@ impl Stream {
         unsafe { &mut *self.stream.get() }
     }
 
-    fn fd(&self) -> BorrowedFd<'_> {
+    pub(in crate::reactor) fn fd(&self) -> BorrowedFd<'_> {
         let fd = self.stream().as_raw_fd();
         // SAFETY: the stream keeps its descriptor open for as long as `self` is borrowed.
         unsafe { BorrowedFd::borrow_raw(fd) }
     }
 
-    /// Receives into the spare room of `buffer`. Must not be dropped before it ends: bytes would be lost.
-    pub(in crate::reactor) fn recv(
-        &self,
-        buffer: Buffer,
-    ) -> impl Future<Output = (io::Result<usize>, Buffer)> {
-        self.stream().read(buffer)
+    /// Receives what comes next: at least a byte, or an empty buffer at the end of the stream. Must not be dropped before
+    /// it ends: bytes would be lost.
+    pub(in crate::reactor) async fn recv(&self, room: Room) -> io::Result<Buffer> {
+        let (result, buffer) = self.stream().read(Buffer::take(room)).await;
+        result.map(|_| buffer)
     }
 
-    /// As [`Stream::recv`], and [`Stream::cancel`] ends it.
-    pub(in crate::reactor) fn recv_cancelable(
+    /// As [`Stream::recv`]; `None` once `timer` expires with nothing received.
+    pub(in crate::reactor) async fn recv_until(
         &self,
-        buffer: Buffer,
-    ) -> impl Future<Output = (io::Result<usize>, Buffer)> {
+        room: Room,
+        timer: &Timer,
+    ) -> io::Result<Option<Buffer>> {
         let handle = self.canceller.borrow_mut().get_or_insert_default().handle();
-        self.stream().cancelable_read(buffer, handle)
-    }
-
-    /// Lets a cancelable receive end: with `ECANCELED`, or with what had come first. Its end must still be awaited.
-    pub(in crate::reactor) fn cancel(&self) {
-        let canceller = self.canceller.take();
-        *self.canceller.borrow_mut() = canceller.map(Canceller::cancel);
+        let mut receiving = pin!(self.stream().cancelable_read(Buffer::take(room), handle));
+        let (result, buffer) = match limit(timer, receiving.as_mut()).await {
+            Some(done) => done,
+            None => {
+                // It ends cancelled, or with what had come first.
+                let canceller = self.canceller.take();
+                *self.canceller.borrow_mut() = canceller.map(Canceller::cancel);
+                receiving.await
+            }
+        };
+        match result {
+            Ok(_) => Ok(Some(buffer)),
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Sends the first bytes of `buffer`: how many is in the result.
@@ -194,28 +201,6 @@ impl Stream {
     /// May be dropped before it ends.
     pub(in crate::reactor) async fn writable(&self) -> io::Result<()> {
         self.stream().writable(false).await
-    }
-
-    pub(in crate::reactor) fn shutdown(&self, how: Shutdown) {
-        // It fails only if the connection is gone already, which is what is wanted.
-        let _ = SockRef::from(&self.fd()).shutdown(how);
-    }
-
-    pub(in crate::reactor) fn peer(&self) -> Peer {
-        descriptor::peer(self.fd())
-    }
-
-    pub(in crate::reactor) fn probe_peer(&self) {
-        descriptor::probe_peer(self.fd());
-    }
-
-    pub(in crate::reactor) fn reset_on_close(&self) {
-        // It fails only if the connection is gone already.
-        let _ = SockRef::from(&self.fd()).set_linger(Some(std::time::Duration::ZERO));
-    }
-
-    pub(in crate::reactor) fn local_address(&self) -> io::Result<SocketAddr> {
-        descriptor::local_address(self.fd())
     }
 }
 
@@ -254,41 +239,5 @@ impl Acceptor {
     pub(in crate::reactor) fn cancel(&self) {
         let canceller = self.canceller.take();
         *self.canceller.borrow_mut() = canceller.cancel();
-    }
-}
-
-/// A pipe that bytes pass through between two sockets without being copied.
-#[derive(Debug)]
-pub(in crate::reactor) struct Channel {
-    reader: OwnedFd,
-    writer: OwnedFd,
-    capacity: usize,
-}
-
-impl Channel {
-    /// As wide as this process may make it, and at most `bytes`.
-    pub(in crate::reactor) fn new(bytes: usize) -> io::Result<Self> {
-        let (reader, writer, capacity) = descriptor::pipe(bytes)?;
-        Ok(Self {
-            reader,
-            writer,
-            capacity,
-        })
-    }
-
-    pub(in crate::reactor) fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// Moves what `from` holds into the pipe, at most `count` bytes; 0 is the end of the stream.
-    pub(in crate::reactor) fn fill(&self, from: &Stream, count: usize) -> io::Result<usize> {
-        from.forbid_blocking()?;
-        descriptor::splice(from.fd(), self.writer.as_fd(), count)
-    }
-
-    /// Moves at most `count` bytes out of the pipe into `to`.
-    pub(in crate::reactor) fn drain(&self, to: &Stream, count: usize) -> io::Result<usize> {
-        to.forbid_blocking()?;
-        descriptor::splice(self.reader.as_fd(), to.fd(), count)
     }
 }

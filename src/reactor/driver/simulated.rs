@@ -17,12 +17,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use crate::reactor::buffer::Buffer;
+use crate::reactor::buffer::{Buffer, Room};
 use crate::reactor::listener::Listener;
 use crate::reactor::operation::Gather;
 use crate::reactor::probe::Driver;
 use crate::reactor::socket::Peer;
-use crate::reactor::{task, timer};
+use crate::reactor::task;
+use crate::reactor::timer::{self, Timer, limit};
 
 /// What goes wrong, and how often. Chances are per thousand.
 #[derive(Clone, Copy, Debug, Default)]
@@ -569,20 +570,38 @@ impl Stream {
         self.sends ^ 1
     }
 
-    pub(in crate::reactor) async fn recv(&self, mut buffer: Buffer) -> (io::Result<usize>, Buffer) {
-        let result = self
-            .until(Side::Reader, |network, core| {
-                let room = buffer.spare().len();
-                network.receive(core, self.receives(), room, |bytes| buffer.extend(bytes))
-            })
-            .await;
-        (result, buffer)
+    pub(in crate::reactor) async fn recv(&self, room: Room) -> io::Result<Buffer> {
+        let mut buffer = Buffer::take(room);
+        self.until(Side::Reader, |network, core| {
+            let room = buffer.spare().len();
+            network.receive(core, self.receives(), room, |bytes| buffer.extend(bytes))
+        })
+        .await?;
+        Ok(buffer)
     }
 
-    pub(in crate::reactor) async fn recv_cancelable(
+    /// As [`Stream::recv`]; `None` once `timer` expires with nothing received.
+    pub(in crate::reactor) async fn recv_until(
         &self,
-        mut buffer: Buffer,
-    ) -> (io::Result<usize>, Buffer) {
+        room: Room,
+        timer: &Timer,
+    ) -> io::Result<Option<Buffer>> {
+        let mut receiving = pin!(self.recv_cancelable(Buffer::take(room)));
+        let (result, buffer) = match limit(timer, receiving.as_mut()).await {
+            Some(done) => done,
+            None => {
+                self.cancel();
+                receiving.await
+            }
+        };
+        match result {
+            Ok(_) => Ok(Some(buffer)),
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn recv_cancelable(&self, mut buffer: Buffer) -> (io::Result<usize>, Buffer) {
         let result = self
             .until(Side::Reader, |network, core| {
                 if std::mem::take(&mut network.flow(self.receives()).cancelled) {
@@ -595,7 +614,7 @@ impl Stream {
         (result, buffer)
     }
 
-    pub(in crate::reactor) fn cancel(&self) {
+    fn cancel(&self) {
         if self.sends != SILENT {
             let core = core();
             let mut network = core.network.borrow_mut();
@@ -799,7 +818,11 @@ impl Acceptor {
         .await
     }
 
-    pub(in crate::reactor) fn accept_queued(&self) -> io::Result<(Stream, SocketAddr)> {
+    #[allow(
+        clippy::unused_async,
+        reason = "the same signature as that of the driver that must wait"
+    )]
+    pub(in crate::reactor) async fn accept_queued(&self) -> io::Result<(Stream, SocketAddr)> {
         let core = core();
         let mut network = core.network.borrow_mut();
         let listening = network.listeners.get_mut(&self.address);

@@ -1,0 +1,271 @@
+//! A core on our own ring or on monoio, decided when it starts.
+//!
+//! Owns the choice, one branch per call, and what both share. Read next: `ring/mod.rs`, `monoio.rs`.
+
+use std::future::Future;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+pub(in crate::reactor) use super::descriptor::{nanoseconds, nanoseconds_coarse};
+pub(in crate::reactor) use super::ring::probe as probe_ring;
+use super::{descriptor, monoio, ring};
+use crate::reactor::buffer::{Buffer, Room};
+use crate::reactor::operation::Gather;
+use crate::reactor::probe::Driver;
+use crate::reactor::socket::Peer;
+use crate::reactor::timer::Timer;
+
+/// Drives `main` and what it spawns on this thread until `main` ends.
+///
+/// Tasks that still wait then are dropped or forgotten with their sockets: end them first, or end the process.
+pub(in crate::reactor) fn run<F: Future>(driver: Driver, main: F) -> io::Result<F::Output> {
+    match driver {
+        Driver::Ring => ring::run(main),
+        Driver::IoUring | Driver::Epoll => monoio::run(driver, main),
+    }
+}
+
+pub(in crate::reactor) fn spawn<F: Future<Output = ()> + 'static>(future: F) {
+    if ring::is_current() {
+        ring::spawn(future)
+    } else {
+        monoio::spawn(future)
+    }
+}
+
+/// Sees to it that the wheel turns at `at` nanoseconds. Only ever earlier than what it was told last.
+pub(in crate::reactor) fn arm(at: u64) {
+    if ring::is_current() {
+        ring::arm(at)
+    } else {
+        monoio::arm(at)
+    }
+}
+
+/// A connected stream socket, or anything else that can become readable.
+pub(in crate::reactor) enum Stream {
+    Ring(ring::Stream),
+    Monoio(monoio::Stream),
+}
+
+impl Stream {
+    pub(in crate::reactor) fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        if ring::is_current() {
+            ring::Stream::from_fd(fd).map(Self::Ring)
+        } else {
+            monoio::Stream::from_fd(fd).map(Self::Monoio)
+        }
+    }
+
+    pub(in crate::reactor) fn into_fd(self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Ring(stream) => stream.into_fd(),
+            Self::Monoio(stream) => stream.into_fd(),
+        }
+    }
+
+    /// May be dropped before it ends: the attempt is cancelled and its socket closed.
+    pub(in crate::reactor) async fn connect(address: SocketAddr) -> io::Result<Self> {
+        if ring::is_current() {
+            ring::Stream::connect(address).await.map(Self::Ring)
+        } else {
+            monoio::Stream::connect(address).await.map(Self::Monoio)
+        }
+    }
+
+    /// Receives what comes next: at least a byte, or an empty buffer at the end of the stream. Must not be dropped before
+    /// it ends: bytes may be lost.
+    pub(in crate::reactor) async fn recv(&self, room: Room) -> io::Result<Buffer> {
+        match self {
+            Self::Ring(stream) => stream.recv(room).await,
+            Self::Monoio(stream) => stream.recv(room).await,
+        }
+    }
+
+    /// As [`Stream::recv`]; `None` once `timer` expires with nothing received.
+    pub(in crate::reactor) async fn recv_until(
+        &self,
+        room: Room,
+        timer: &Timer,
+    ) -> io::Result<Option<Buffer>> {
+        match self {
+            Self::Ring(stream) => stream.recv_until(room, timer).await,
+            Self::Monoio(stream) => stream.recv_until(room, timer).await,
+        }
+    }
+
+    /// Sends the first bytes of `buffer`: how many is in the result.
+    pub(in crate::reactor) async fn send(&self, buffer: Buffer) -> (io::Result<usize>, Buffer) {
+        match self {
+            Self::Ring(stream) => stream.send(buffer).await,
+            Self::Monoio(stream) => stream.send(buffer).await,
+        }
+    }
+
+    pub(in crate::reactor) async fn send_gathered(
+        &self,
+        gather: Gather,
+    ) -> (io::Result<usize>, Gather) {
+        match self {
+            Self::Ring(stream) => stream.send_gathered(gather).await,
+            Self::Monoio(stream) => stream.send_gathered(gather).await,
+        }
+    }
+
+    /// May be dropped before it ends.
+    pub(in crate::reactor) async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Ring(stream) => stream.readable().await,
+            Self::Monoio(stream) => stream.readable().await,
+        }
+    }
+
+    /// May be dropped before it ends.
+    pub(in crate::reactor) async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Ring(stream) => stream.writable().await,
+            Self::Monoio(stream) => stream.writable().await,
+        }
+    }
+
+    fn forbid_blocking(&self) -> io::Result<()> {
+        match self {
+            Self::Ring(stream) => stream.forbid_blocking(),
+            Self::Monoio(stream) => stream.forbid_blocking(),
+        }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Ring(stream) => stream.fd(),
+            Self::Monoio(stream) => stream.fd(),
+        }
+    }
+
+    pub(in crate::reactor) fn shutdown(&self, how: Shutdown) {
+        descriptor::shutdown(self.fd(), how);
+    }
+
+    pub(in crate::reactor) fn peer(&self) -> Peer {
+        descriptor::peer(self.fd())
+    }
+
+    pub(in crate::reactor) fn probe_peer(&self) {
+        descriptor::probe_peer(self.fd());
+    }
+
+    pub(in crate::reactor) fn reset_on_close(&self) {
+        descriptor::reset_on_close(self.fd());
+    }
+
+    pub(in crate::reactor) fn local_address(&self) -> io::Result<SocketAddr> {
+        descriptor::local_address(self.fd())
+    }
+}
+
+/// A listening socket.
+pub(in crate::reactor) enum Acceptor {
+    Ring(ring::Acceptor),
+    Monoio(monoio::Acceptor),
+}
+
+impl Acceptor {
+    pub(in crate::reactor) fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
+        if ring::is_current() {
+            ring::Acceptor::from_std(listener).map(Self::Ring)
+        } else {
+            monoio::Acceptor::from_std(listener).map(Self::Monoio)
+        }
+    }
+
+    /// Waits for a connection. Must not be dropped before it ends: a connection would be lost.
+    pub(in crate::reactor) async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+        match self {
+            Self::Ring(acceptor) => acceptor
+                .accept()
+                .await
+                .map(|(stream, peer)| (Stream::Ring(stream), peer)),
+            Self::Monoio(acceptor) => acceptor
+                .accept()
+                .await
+                .map(|(stream, peer)| (Stream::Monoio(stream), peer)),
+        }
+    }
+
+    /// Takes a connection that is already queued, or `WouldBlock`. Only after [`Acceptor::cancel`].
+    pub(in crate::reactor) async fn accept_queued(&self) -> io::Result<(Stream, SocketAddr)> {
+        match self {
+            Self::Ring(acceptor) => acceptor
+                .accept_queued()
+                .await
+                .map(|(stream, peer)| (Stream::Ring(stream), peer)),
+            Self::Monoio(acceptor) => acceptor
+                .accept_queued()
+                .map(|(stream, peer)| (Stream::Monoio(stream), peer)),
+        }
+    }
+
+    /// Lets a waiting accept end with an error, or with the connection that came first.
+    pub(in crate::reactor) fn cancel(&self) {
+        match self {
+            Self::Ring(acceptor) => acceptor.cancel(),
+            Self::Monoio(acceptor) => acceptor.cancel(),
+        }
+    }
+}
+
+/// A pipe that bytes pass through between two sockets without being copied.
+#[derive(Debug)]
+pub(in crate::reactor) struct Channel {
+    reader: OwnedFd,
+    writer: OwnedFd,
+    capacity: usize,
+}
+
+impl Channel {
+    /// As wide as this process may make it, and at most `bytes`.
+    pub(in crate::reactor) fn new(bytes: usize) -> io::Result<Self> {
+        let (reader, writer, capacity) = descriptor::pipe(bytes)?;
+        Ok(Self {
+            reader,
+            writer,
+            capacity,
+        })
+    }
+
+    pub(in crate::reactor) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Moves what `from` holds into the pipe, at most `count` bytes; 0 is the end of the stream.
+    pub(in crate::reactor) fn fill(&self, from: &Stream, count: usize) -> io::Result<usize> {
+        if let Stream::Ring(stream) = from
+            && let Err(error) = stream.disarm()
+        {
+            let Some(arrived) = stream.take_arrived() else {
+                return Err(error);
+            };
+            return self.pass_on(stream, arrived?, count);
+        }
+        from.forbid_blocking()?;
+        descriptor::splice(from.fd(), self.writer.as_fd(), count)
+    }
+
+    /// Moves at most `count` bytes out of the pipe into `to`.
+    pub(in crate::reactor) fn drain(&self, to: &Stream, count: usize) -> io::Result<usize> {
+        to.forbid_blocking()?;
+        descriptor::splice(self.reader.as_fd(), to.fd(), count)
+    }
+
+    /// Moves what had come before splicing began.
+    fn pass_on(&self, from: &ring::Stream, mut buffer: Buffer, count: usize) -> io::Result<usize> {
+        let bytes = buffer.bytes();
+        let written = descriptor::write(self.writer.as_fd(), bytes.get(..count).unwrap_or(bytes))?;
+        buffer.advance(written);
+        if !buffer.is_empty() {
+            from.put_back(buffer);
+        }
+        Ok(written)
+    }
+}
