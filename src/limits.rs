@@ -58,6 +58,9 @@ pub const HOT_WAIT: Duration = Duration::from_secs(1);
 /// Time to send a whole request head, from its first byte (or from the accept), where `readTimeout` sets none.
 pub const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Time for a balancer to send its PROXY header, from the accept.
+pub const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long a send may make no progress before the peer is given up, where `writeTimeout` sets none.
 pub const SEND_STALL_TIMEOUT: Duration = Duration::from_secs(180);
 

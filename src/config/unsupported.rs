@@ -76,10 +76,6 @@ pub(super) const ROWS: &[Row] = &[
         "entryPoints.*.compress",
         "is not supported yet; answers are not compressed",
     ),
-    ignored(
-        "entryPoints.*.proxyProtocol",
-        "is not supported yet; a PROXY line is refused like any invalid request",
-    ),
     // Static sections.
     ignored("sendAnonymousUsage", "has no effect: Coreway sends nothing"),
     ignored(

@@ -14,6 +14,7 @@ mod headers;
 mod idle;
 mod keepalive;
 mod limits;
+mod proxy_protocol;
 mod reactor_sockets;
 mod redirect;
 mod reload;
