@@ -1,0 +1,143 @@
+//! What does each step of a frontend cost when the request passes?
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use coreway::compile::{Memory, Target, World, compile};
+use coreway::config::dynamic_from_toml;
+use coreway::frontend::Scratch;
+use coreway::frontend::middleware::{Context, on_answer, on_request};
+use coreway::http::Head;
+use coreway::snapshot::Snapshot;
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+
+/// One frontend with these options.
+fn snapshot(options: &str) -> Snapshot {
+    let text = format!(
+        "[backends.b.maxConn]\namount = 100\nextractorFunc = 'client.ip'\n[frontends.f]\nbackend = 'b'\n{options}"
+    );
+    let (dynamic, _) = dynamic_from_toml("bench", &text).expect("valid");
+    let target = Target {
+        is_tls: true,
+        port: 443,
+    };
+    let world = World {
+        entry_points: vec!["http".to_owned()],
+        default_entry_points: vec!["http".to_owned()],
+        targets: BTreeMap::from([("http".to_owned(), target)]),
+        ..World::default()
+    };
+    let providers = BTreeMap::from([("file".to_owned(), Arc::new(dynamic))]);
+    let mut compiled = compile(&providers, &world, &mut Memory::default());
+    assert!(compiled.rejections.is_empty(), "{:?}", compiled.rejections);
+    compiled.snapshots.remove(0)
+}
+
+fn head() -> Head {
+    let mut head = Head::default();
+    head.set_method(b"GET");
+    head.set_authority(b"www.example.org");
+    head.set_target(b"/some/path?query=1");
+    for (name, value) in [
+        ("Host", "www.example.org"),
+        ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64)"),
+        ("Accept", "*/*"),
+        ("Accept-Encoding", "gzip, deflate, br"),
+        ("X-Forwarded-Proto", "https"),
+    ] {
+        head.push(name.as_bytes(), value.as_bytes());
+    }
+    head
+}
+
+fn networks(count: usize) -> String {
+    let list: Vec<String> = (0..count)
+        .map(|at| format!("'10.{}.{}.0/25'", at / 256, at % 256))
+        .collect();
+    format!("whiteList.sourceRange = ['192.0.2.7', {}]", list.join(", "))
+}
+
+fn benches(criterion: &mut Criterion) {
+    let peer: IpAddr = "192.0.2.7".parse().expect("an address");
+    let context = Context {
+        entry_point: 0,
+        peer,
+        is_trusted: true,
+        is_tls: false,
+    };
+    let custom = "[frontends.f.headers.customRequestHeaders]\nX-One = '1'\nX-Two = ''\n\
+                  [frontends.f.headers.customResponseHeaders]\nX-Three = '3'\nServer = ''\n";
+    let security = "[frontends.f.headers]\nallowedHosts = ['a.test', 'www.example.org']\nSSLRedirect = true\n\
+                    STSSeconds = 100\nforceSTSHeader = true\nframeDeny = true\ncontentTypeNosniff = true\n\
+                    [frontends.f.headers.SSLProxyHeaders]\nX-Forwarded-Proto = 'https'\n";
+    let cases = [
+        ("none", String::new()),
+        ("white_list/1", networks(1)),
+        ("white_list/10000", networks(10_000)),
+        (
+            "redirect/entry_point",
+            "redirect.entryPoint = 'http'".to_owned(),
+        ),
+        (
+            "redirect/regex",
+            "redirect.regex = '^http://(.*)'\nredirect.replacement = 'https://$1'".to_owned(),
+        ),
+        ("headers/custom", custom.to_owned()),
+        ("headers/security", security.to_owned()),
+    ];
+    let mut requests = criterion.benchmark_group("middleware/request");
+    for (name, options) in &cases {
+        let snapshot = snapshot(options);
+        let steps = &snapshot.frontends[0].middlewares;
+        let mut scratch = Scratch::default();
+        requests.bench_function(BenchmarkId::from_parameter(name), |bencher| {
+            bencher.iter_batched_ref(
+                head,
+                |head| black_box(on_request(steps, head, context, &mut scratch)),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    requests.finish();
+
+    let nonce = "headers.contentSecurityPolicy = \"script-src $NONCE\"".to_owned();
+    let mut answers = criterion.benchmark_group("middleware/answer");
+    for (name, options) in cases.iter().chain([&("headers/nonce", nonce)]) {
+        let snapshot = snapshot(options);
+        let steps = &snapshot.frontends[0].middlewares;
+        let request = head();
+        answers.bench_function(BenchmarkId::from_parameter(name), |bencher| {
+            bencher.iter_batched_ref(
+                head,
+                |answer| on_answer(steps, &request, answer, context, &mut || black_box([7; 16])),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    answers.finish();
+
+    let limited = snapshot(
+        "[frontends.f.ratelimit]\nextractorFunc = 'client.ip'\n\
+         [frontends.f.ratelimit.rateSet.a]\nperiod = '1s'\naverage = 1000000\nburst = 1000000\n",
+    );
+    let request = head();
+    let mut limits = criterion.benchmark_group("middleware/limit");
+    let rates = limited.frontends[0].rate_limit.as_ref().expect("written");
+    let mut now = 1 << 50;
+    limits.bench_function("rate", |bencher| {
+        bencher.iter(|| {
+            now += 2_000;
+            black_box(rates.take(&request, peer, now))
+        });
+    });
+    let connections = limited.backends[0].max_conn.as_ref().expect("written");
+    limits.bench_function("max_conn", |bencher| {
+        bencher.iter(|| drop(black_box(connections.enter(&request, peer))));
+    });
+    limits.finish();
+}
+
+criterion_group!(middlewares, benches);
+criterion_main!(middlewares);
