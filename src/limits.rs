@@ -58,6 +58,9 @@ pub const HOT_WAIT: Duration = Duration::from_secs(1);
 /// Time to send a whole request head, from its first byte (or from the accept), where `readTimeout` sets none.
 pub const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Time for a balancer to send its PROXY header, from the accept.
+pub const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long a send may make no progress before the peer is given up, where `writeTimeout` sets none.
 pub const SEND_STALL_TIMEOUT: Duration = Duration::from_secs(180);
 
@@ -104,6 +107,14 @@ pub const FRONTEND_PLACES_MAX: usize = 4096;
 /// Names of request fields that lookups are indexed by. A lookup asks for each of them, so they must be few; rules
 /// about further names are tested one by one.
 pub const FIELD_NAMES_INDEXED_MAX: usize = 16;
+
+/// Keys of one rate limit that are remembered at once, as in the reference: 8 bytes for each and 8 for each of its rates,
+/// taken as they are needed.
+pub const RATE_KEYS_MAX: usize = 65_536;
+
+/// Places for keys that have exchanges under way at one backend with `maxConn`: 8 bytes each, taken as they are needed.
+/// Many more than exchanges, since keys share sets of eight places and a key that finds none is refused.
+pub const CONNECTION_KEYS_MAX: usize = 524_288;
 
 const _: () = assert!(BUFFER_SMALL_BYTES < BUFFER_LARGE_BYTES);
 const _: () = assert!(

@@ -3,7 +3,7 @@
 //!
 //! Made once from the static configuration by `compile/settings.rs`. Never refers to `config`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -32,16 +32,31 @@ pub struct EntryPoint {
     pub name: String,
     pub address: SocketAddr,
     pub forwarded_headers: Trust,
+    /// Whose PROXY header is believed; `None`: none is read.
+    pub proxy_protocol: Option<Trust>,
     /// Steps for every request, before a frontend is looked for, in their order.
     pub middlewares: Box<[Middleware]>,
 }
 
-/// Whose `X-Forwarded-*` fields are believed. Decided on the peer's address only (spec frontends 10).
+/// Whose word is taken. Decided on the peer's address only (spec frontends 10).
 #[derive(Clone, Debug)]
 pub enum Trust {
     Everybody,
     /// An empty list trusts nobody.
     Networks(Vec<IpNet>),
+}
+
+impl Trust {
+    /// The word of this peer is taken.
+    pub fn covers(&self, peer: IpAddr) -> bool {
+        match self {
+            Self::Everybody => true,
+            Self::Networks(networks) => {
+                let peer = peer.to_canonical();
+                networks.iter().any(|network| network.contains(&peer))
+            }
+        }
+    }
 }
 
 /// Time limits. `None` is no limit of the operator's; the data plane then falls back to `limits.rs` where a peer could

@@ -4,6 +4,8 @@
 //! Read next: `balancer.rs`.
 
 pub mod balancer;
+pub mod key;
+pub mod limit;
 pub mod shard;
 
 use std::net::SocketAddr;
@@ -51,6 +53,8 @@ pub struct Backend {
     /// In the order of their names (spec backends 2.1).
     pub servers: Vec<Server>,
     pub balancer: balancer::RoundRobin,
+    /// How many exchanges may be under way.
+    pub max_conn: Option<limit::Limit>,
     /// This core's part of the state that outlives a reload.
     pub shard: Arc<shard::Shard>,
 }

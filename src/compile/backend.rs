@@ -11,9 +11,12 @@ use std::sync::Arc;
 
 use super::World;
 use crate::backend::balancer::RoundRobin;
+use crate::backend::key::Source;
+use crate::backend::limit::{Limit, Table};
 use crate::backend::shard::Shard;
 use crate::backend::{Backend, PoolKey, Scheme, Server};
 use crate::config::dynamic;
+use crate::frontend::middleware::rate_limit::{Rate, RateLimit};
 
 /// The URL of a server, as far as it is used: path, query and user are ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,14 +34,22 @@ pub struct ServerUrl {
 /// Why a backend cannot be used; the frontends that name it are left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackendError {
-    Url { url: String, why: &'static str },
+    Url {
+        url: String,
+        why: &'static str,
+    },
     NegativeWeight,
+    NegativeMaxConn,
+    /// What `maxConn` is to be counted by.
+    MaxConnBy(String),
 }
 
 impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Url { url, why } => write!(f, "error parsing server URL {url}: {why}"),
+            Self::NegativeMaxConn => f.write_str("maxConn: amount should be >= 0"),
+            Self::MaxConnBy(text) => write!(f, "maxConn: unsupported limiting variable: '{text}'"),
             Self::NegativeWeight => f.write_str("Weight should be >= 0"),
         }
     }
@@ -130,10 +141,15 @@ pub struct Memory {
     /// With the generation that no longer has them.
     pools_retired: Vec<(u64, PoolKey)>,
     shards: HashMap<BackendName, Kept>,
+    /// What is under way at backends with `maxConn`.
+    under_way: HashMap<BackendName, (Source, Arc<Table>)>,
+    /// The rate limits of frontends, by what they were made from.
+    rate_limits: HashMap<FrontendName, (Source, Vec<Rate>, Arc<RateLimit>)>,
 }
 
 /// Provider, then name.
 pub(super) type BackendName = (String, String);
+pub(super) type FrontendName = (String, String);
 
 #[derive(Debug)]
 struct Kept {
@@ -198,7 +214,61 @@ impl Memory {
             .extend(retired.iter().map(|key| (generation, *key)));
         retired.append(&mut self.pools_renamed);
         self.shards.retain(|name, _| used.ids.contains_key(name));
+        self.under_way.retain(|name, _| used.ids.contains_key(name));
         retired
+    }
+
+    /// The limit of a backend. What is under way goes on counting while the key stays the same.
+    fn max_conn(
+        &mut self,
+        name: &BackendName,
+        written: Option<&dynamic::MaxConn>,
+    ) -> Result<Option<Limit>, BackendError> {
+        let Some(written) = written.filter(|written| written.amount != 0) else {
+            self.under_way.remove(name);
+            return Ok(None);
+        };
+        if written.amount < 0 {
+            return Err(BackendError::NegativeMaxConn);
+        }
+        let source = Source::parse(&written.extractor_func)
+            .ok_or_else(|| BackendError::MaxConnBy(written.extractor_func.clone()))?;
+        let amount = u32::try_from(written.amount).unwrap_or(u32::MAX);
+        let table = match self.under_way.get(name) {
+            Some((known, table)) if *known == source => Arc::clone(table),
+            _ => {
+                let table = Arc::new(Table::new(source.clone()));
+                self.under_way
+                    .insert(name.clone(), (source, Arc::clone(&table)));
+                table
+            }
+        };
+        Ok(Some(Limit::new(amount, table)))
+    }
+
+    /// The rate limit of a frontend; an unchanged one keeps its buckets.
+    pub(super) fn rate_limit(
+        &mut self,
+        name: FrontendName,
+        source: Source,
+        rates: Vec<Rate>,
+    ) -> Arc<RateLimit> {
+        match self.rate_limits.get(&name) {
+            Some((known, known_rates, limit)) if *known == source && *known_rates == rates => {
+                Arc::clone(limit)
+            }
+            _ => {
+                let limit = Arc::new(RateLimit::new(source.clone(), rates.clone().into()));
+                self.rate_limits
+                    .insert(name, (source, rates, Arc::clone(&limit)));
+                limit
+            }
+        }
+    }
+
+    /// Forgets the rate limits of frontends that have none any more.
+    pub(super) fn retire_rate_limits(&mut self, is_used: impl Fn(&FrontendName) -> bool) {
+        self.rate_limits.retain(|name, _| is_used(name));
     }
 
     /// This core's position in every backend; an unchanged backend keeps the one it had.
@@ -308,6 +378,7 @@ impl Backends {
                 }
             })
             .collect();
+        let max_conn = memory.max_conn(name, written.max_conn.as_ref())?;
         let balancer = RoundRobin::new(parsed.iter().map(|(.., weight)| *weight).collect());
         let definition = parsed
             .into_iter()
@@ -322,6 +393,7 @@ impl Backends {
             name: name.1.clone(),
             servers,
             balancer,
+            max_conn,
             shard,
         });
         self.names.push(name.clone());

@@ -12,8 +12,10 @@ use ipnet::IpNet;
 use super::redirect::{self, Target};
 use super::template::Expressions;
 use super::{World, headers};
+use crate::backend::key::Source;
 use crate::config::{Place, dynamic, entrypoint};
 use crate::frontend::middleware::Middleware;
+use crate::frontend::middleware::rate_limit::Rate;
 use crate::frontend::middleware::redirect::Restoration;
 use crate::frontend::middleware::white_list::WhiteList;
 
@@ -91,6 +93,30 @@ fn white_list(
     ))))
 }
 
+/// What a rate limit counts by, and its rates in the order of their names.
+pub(super) fn rates(written: &dynamic::RateLimit) -> Result<(Source, Vec<Rate>), Refusal> {
+    let refuse = |why: String| (written.place.clone(), format!("ratelimit: {why}"));
+    let source = Source::parse(&written.extractor_func).ok_or_else(|| {
+        refuse(format!(
+            "unsupported limiting variable: '{}'",
+            written.extractor_func
+        ))
+    })?;
+    let mut rates = Vec::with_capacity(written.rate_set.len());
+    for (name, rate) in &written.rate_set {
+        let made = match (u64::try_from(rate.average), u64::try_from(rate.burst)) {
+            (Ok(average), Ok(burst)) => Rate::new(rate.period, average, burst),
+            _ => None,
+        };
+        rates.push(made.ok_or_else(|| {
+            refuse(format!(
+                "rateSet.{name}: period, average and burst must be above zero"
+            ))
+        })?);
+    }
+    Ok((source, rates))
+}
+
 /// A network, or one address as a network of its own.
 pub(super) fn network(text: &str) -> Option<IpNet> {
     text.parse::<IpNet>()
@@ -148,6 +174,36 @@ mod tests {
             Middleware::WhiteList(_) => "white list",
             Middleware::Redirect(_) => "redirect",
             Middleware::Headers(_) => "headers",
+        }
+    }
+
+    #[test]
+    fn rate_limits() {
+        let check = |toml: &str, expected: Result<usize, &str>| {
+            let text = format!("[frontends.f.ratelimit]\n{toml}");
+            let (dynamic, _) = crate::config::dynamic_from_toml("f", &text).expect("valid");
+            let found = rates(dynamic.frontends["f"].ratelimit.as_ref().expect("written"));
+            let found = found
+                .map(|(_, rates)| rates.len())
+                .map_err(|(place, why)| format!("{place}: {why}"));
+            assert_eq!(found, expected.map_err(str::to_owned), "{toml}");
+        };
+        let rate = |average: i64| {
+            format!(
+                "extractorFunc = 'client.ip'\n[frontends.f.ratelimit.rateSet.a]\nperiod = '1s'\naverage = {average}\nburst = 1"
+            )
+        };
+        check("extractorFunc = 'client.ip'", Ok(0));
+        check(&rate(1), Ok(1));
+        check(
+            "",
+            Err("f:1:14: ratelimit: unsupported limiting variable: ''"),
+        );
+        for average in [0, -1] {
+            check(
+                &rate(average),
+                Err("f:1:14: ratelimit: rateSet.a: period, average and burst must be above zero"),
+            );
         }
     }
 

@@ -25,6 +25,7 @@ use self::template::Expressions;
 use crate::backend::BackendId;
 use crate::config::{self, Dynamic, Place, dynamic};
 use crate::frontend::middleware::Middleware;
+use crate::frontend::middleware::rate_limit::RateLimit;
 use crate::frontend::trie::{Entry, Trie};
 use crate::frontend::{Frontend, FrontendId};
 use crate::snapshot::{EntryPointId, Snapshot};
@@ -116,6 +117,7 @@ pub fn compile(
                 .and_then(|(entry_points, backend)| {
                     let routes = job.routes(&mut expressions, &mut rejections)?;
                     let middlewares = job.middlewares(&routes, &mut expressions)?;
+                    let rate_limit = job.rate_limit(memory)?;
                     Ok(Accepted {
                         provider,
                         name,
@@ -124,6 +126,7 @@ pub fn compile(
                         backend,
                         routes,
                         middlewares,
+                        rate_limit,
                     })
                 });
             match outcome {
@@ -141,6 +144,12 @@ pub fn compile(
     // id of a frontend is its place in the order of all, and of each entry point.
     accepted.sort_by_key(|one| std::cmp::Reverse(frontend::priority(one.frontend)));
     let pools_retired = memory.retire(&backends);
+    let limited: BTreeSet<(&str, &str)> = accepted
+        .iter()
+        .filter(|one| one.rate_limit.is_some())
+        .map(|one| (one.provider, one.name))
+        .collect();
+    memory.retire_rate_limits(|(provider, name)| limited.contains(&(provider, name)));
     let first = assemble(accepted, &backends, world, memory.generation, pools_retired);
     let snapshots = spread(first, &backends, world, memory);
     Compiled {
@@ -180,6 +189,7 @@ struct Accepted<'a> {
     backend: BackendId,
     routes: Routes,
     middlewares: Box<[Middleware]>,
+    rate_limit: Option<Arc<RateLimit>>,
 }
 
 /// Where and why a frontend is left out.
@@ -293,6 +303,17 @@ impl Job<'_> {
         })
     }
 
+    fn rate_limit(&self, memory: &mut Memory) -> Result<Option<Arc<RateLimit>>, Refusal> {
+        let Some(written) = &self.frontend.ratelimit else {
+            return Ok(None);
+        };
+        let (source, rates) = middleware::rates(written).map_err(|(place, why)| {
+            (place, format!("{why}. Skipping frontend {}...", self.name))
+        })?;
+        let name = (self.provider.to_owned(), self.name.to_owned());
+        Ok((!rates.is_empty()).then(|| memory.rate_limit(name, source, rates)))
+    }
+
     fn middlewares(
         &self,
         routes: &Routes,
@@ -337,6 +358,7 @@ fn assemble(
             pass_host_header: one.frontend.pass_host_header,
             modifiers: one.routes.modifiers,
             middlewares: one.middlewares,
+            rate_limit: one.rate_limit,
         });
     }
     Snapshot {

@@ -138,35 +138,49 @@ fn entry_point(
             rejections.push(rejection(&place, format!("entry point {name}: {why}")));
             Box::default()
         });
-    let forwarded_headers = match &written.forwarded_headers {
-        None => Trust::Everybody,
-        Some(trust) if trust.insecure => Trust::Everybody,
-        Some(trust) => {
-            let mut networks = Vec::with_capacity(trust.trusted_ips.len());
-            for text in &trust.trusted_ips {
-                match middleware::network(text) {
-                    Some(network) => networks.push(network),
-                    None => rejections.push(rejection(
-                        &trust.place,
-                        format!(
-                            "entry point {name}: forwardedHeaders.trustedIPs: {text:?} is neither an IP address nor a \
-                             network such as 10.0.0.0/8"
-                        ),
-                    )),
-                }
-            }
-            Trust::Networks(networks)
-        }
+    let mut trust = |option: &str, written: &entrypoint::Trust| {
+        trust(written).unwrap_or_else(|text| {
+            rejections.push(rejection(
+                &written.place,
+                format!(
+                    "entry point {name}: {option}.trustedIPs: {text:?} is neither an IP address nor a network such as \
+                     10.0.0.0/8"
+                ),
+            ));
+            Trust::Networks(Vec::new())
+        })
     };
+    let forwarded_headers = match &written.forwarded_headers {
+        Some(written) => trust("forwardedHeaders", written),
+        None => Trust::Everybody,
+    };
+    let proxy_protocol = written
+        .proxy_protocol
+        .as_ref()
+        .map(|written| trust("proxyProtocol", written));
     match address {
         Ok(address) if rejections.is_empty() => Ok(EntryPoint {
             name: name.to_owned(),
             address,
             forwarded_headers,
+            proxy_protocol,
             middlewares,
         }),
         _ => Err(rejections),
     }
+}
+
+/// # Errors
+/// The entry that is no address and no network.
+fn trust(written: &entrypoint::Trust) -> Result<Trust, &str> {
+    if written.insecure {
+        return Ok(Trust::Everybody);
+    }
+    let networks = written.trusted_ips.iter();
+    networks
+        .map(|text| middleware::network(text).ok_or(text.as_str()))
+        .collect::<Result<_, _>>()
+        .map(Trust::Networks)
 }
 
 /// `:80`, `127.0.0.1:80`, `[::1]:80` or `localhost:80`, as Go's `net.Listen` reads them.

@@ -76,10 +76,6 @@ pub(super) const ROWS: &[Row] = &[
         "entryPoints.*.compress",
         "is not supported yet; answers are not compressed",
     ),
-    ignored(
-        "entryPoints.*.proxyProtocol",
-        "is not supported yet; a PROXY line is refused like any invalid request",
-    ),
     // Static sections.
     ignored("sendAnonymousUsage", "has no effect: Coreway sends nothing"),
     ignored(
@@ -136,10 +132,6 @@ pub(super) const ROWS: &[Row] = &[
         "frontends.*.errors",
         "is not supported yet; errors are shown as they are",
     ),
-    ignored(
-        "frontends.*.ratelimit",
-        "is not supported yet; requests are not limited",
-    ),
     // Backends and certificates.
     Row {
         option: "backends.*.servers.*.url",
@@ -167,10 +159,6 @@ pub(super) const ROWS: &[Row] = &[
     ignored(
         "backends.*.circuitBreaker",
         "is not supported yet; the backend is always asked",
-    ),
-    ignored(
-        "backends.*.maxConn",
-        "is not supported yet; requests under way are not limited",
     ),
     ignored(
         "backends.*.healthCheck",

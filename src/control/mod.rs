@@ -453,6 +453,7 @@ mod tests {
                 name: "http".to_owned(),
                 address,
                 forwarded_headers: Trust::Everybody,
+                proxy_protocol: None,
                 middlewares: Box::default(),
             }],
             timeouts: Timeouts {

@@ -11,7 +11,10 @@ pub mod middleware;
 pub mod modifier;
 pub mod trie;
 
+use std::sync::Arc;
+
 use self::middleware::Middleware;
+use self::middleware::rate_limit::RateLimit;
 use crate::backend::BackendId;
 use crate::http::Span;
 
@@ -29,6 +32,8 @@ pub struct Frontend {
     pub modifiers: modifier::Modifiers,
     /// Steps after the modifiers, in their order.
     pub middlewares: Box<[Middleware]>,
+    /// How often it may be used: asked last, when a server is about to be.
+    pub rate_limit: Option<Arc<RateLimit>>,
 }
 
 /// Room for the bytes that a lookup and the modifiers make, owned by the caller so that a warm request allocates

@@ -20,7 +20,6 @@ use crate::http::h1::{self, Request};
 use crate::limits::{HEAD_READ_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT};
 use crate::reactor::coarse;
 use crate::reactor::{Buffer, Room, Socket, Timer};
-use crate::settings::Trust;
 use crate::snapshot::EntryPointId;
 use std::net::Shutdown;
 
@@ -47,11 +46,9 @@ impl Client {
         entry_point: EntryPointId,
     ) -> Self {
         let ip = peer.ip().to_canonical();
-        let trusted =
-            match &core.settings.entry_points[usize::from(entry_point.0)].forwarded_headers {
-                Trust::Everybody => true,
-                Trust::Networks(networks) => networks.iter().any(|network| network.contains(&ip)),
-            };
+        let trusted = core.settings.entry_points[usize::from(entry_point.0)]
+            .forwarded_headers
+            .covers(ip);
         let address = match ip {
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => ip.to_string(),
@@ -95,14 +92,12 @@ impl Drop for Membership {
     }
 }
 
-/// Serves a client until one of us closes.
-pub(crate) async fn serve(core: Rc<Core>, client: Rc<Client>) {
-    let place = core.join(&client);
+/// Serves a client until one of us closes. `received` is what it has sent already.
+pub(crate) async fn serve(core: Rc<Core>, client: Rc<Client>, place: usize, received: Buffer) {
     let membership = Membership { core, place };
     let core = &membership.core;
-    let mut first = true;
-    while let Activity::Quiet = Box::pin(active(core, &client, first)).await {
-        first = false;
+    let mut activity = Box::pin(active(core, &client, true, received)).await;
+    while let Activity::Quiet = activity {
         client.waiting.set(true);
         // The time limit of the idle wait is still set from the hot one.
         let readable = client.socket.readable(&client.timer).await;
@@ -110,6 +105,7 @@ pub(crate) async fn serve(core: Rc<Core>, client: Rc<Client>) {
         if readable.is_err() {
             return;
         }
+        activity = Box::pin(active(core, &client, false, Buffer::empty())).await;
     }
 }
 
@@ -120,8 +116,9 @@ enum Activity {
     Ended,
 }
 
-async fn active(core: &Rc<Core>, client: &Client, first: bool) -> Activity {
+async fn active(core: &Rc<Core>, client: &Client, first: bool, received: Buffer) -> Activity {
     let mut session = core.session();
+    session.inbound = (!received.is_empty()).then_some(received);
     forward::introduce(core, client, &mut session.introduction);
     let activity = exchanges(core, client, &mut session, first).await;
     core.put_session(session);

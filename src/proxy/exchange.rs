@@ -19,6 +19,7 @@ use super::session::Session;
 use super::tunnel;
 use super::upstream::Upstream;
 use crate::backend::balancer::NoServer;
+use crate::backend::limit::{Full, Place};
 use crate::backend::{Backend, Scheme, Server, ServerId};
 use crate::frontend::Frontend;
 use crate::frontend::middleware::{self, Middleware, Verdict};
@@ -100,9 +101,41 @@ pub(crate) async fn run(
         return answer(core, client, session, request, Own::Made(refusal)).await;
     }
     let backend = snapshot.backend(frontend.backend);
+    // Held to the end of the exchange, however it ends, and of the tunnel that it may become.
+    let _place = match enter(client, session, backend) {
+        Ok(place) => place,
+        Err(refusal) => {
+            return answer(core, client, session, request, Own::Made(refusal)).await;
+        }
+    };
+    if let Some(limit) = &frontend.rate_limit
+        && let Err(exceeded) = limit.take(&session.request, client.ip, at.nanoseconds())
+    {
+        let refusal = Own::Made(exceeded.answer());
+        return answer(core, client, session, request, refusal).await;
+    }
     match ask(core, client, session, request, frontend, backend, at).await {
         Ok(after) => after,
         Err(failure) => fail(core, client, session, request, frontend, &failure).await,
+    }
+}
+
+/// A place at the backend, if those are limited.
+#[inline]
+fn enter<'a>(
+    client: &Client,
+    session: &Session,
+    backend: &'a Backend,
+) -> Result<Option<Place<'a>>, Box<middleware::Answer>> {
+    let Some(limit) = &backend.max_conn else {
+        return Ok(None);
+    };
+    match limit.enter(&session.request, client.ip) {
+        Ok(place) => Ok(Some(place)),
+        Err(Full { amount }) => {
+            let told = format!("max connections reached: {amount}");
+            Err(middleware::Answer::text(429, told))
+        }
     }
 }
 

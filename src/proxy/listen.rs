@@ -7,9 +7,10 @@ use std::rc::Rc;
 
 use super::connection::{self, Client};
 use super::core::Core;
+use super::proxied;
 use crate::limits::DESCRIPTORS_WAIT;
 use crate::mailbox::Message;
-use crate::reactor::{self, Listener, Socket, sleep};
+use crate::reactor::{self, Buffer, Listener, Socket, sleep};
 use crate::snapshot::EntryPointId;
 
 /// A core gives a new connection away if it has this many more than another, and a quarter more.
@@ -70,8 +71,40 @@ fn is_exhaustion(error: &std::io::Error) -> bool {
 /// Starts to serve a connection on this core.
 pub(crate) fn begin(core: &Rc<Core>, socket: Socket, peer: SocketAddr, entry_point: EntryPointId) {
     core.counters.connections_accepted.add(1);
+    let settings = &core.settings.entry_points[usize::from(entry_point.0)];
+    if settings.proxy_protocol.is_some() {
+        reactor::spawn(begin_proxied(Rc::clone(core), socket, peer, entry_point));
+        return;
+    }
     let client = Rc::new(Client::new(core, socket, peer, entry_point));
-    reactor::spawn(connection::serve(Rc::clone(core), client));
+    let place = core.join(&client);
+    let serving = connection::serve(Rc::clone(core), client, place, Buffer::empty());
+    reactor::spawn(serving);
+}
+
+/// As `begin`, once it is known who the client is.
+async fn begin_proxied(
+    core: Rc<Core>,
+    socket: Socket,
+    peer: SocketAddr,
+    entry_point: EntryPointId,
+) {
+    let settings = &core.settings.entry_points[usize::from(entry_point.0)];
+    let Some(trust) = &settings.proxy_protocol else {
+        return;
+    };
+    // A drain waits for it as for one that is not accepted yet.
+    core.accepts();
+    let read = proxied::read(&socket, peer, trust).await;
+    let serving = read.map(|(peer, received)| {
+        let client = Rc::new(Client::new(&core, socket, peer, entry_point));
+        let place = core.join(&client);
+        connection::serve(Rc::clone(&core), client, place, received)
+    });
+    core.accepts_no_more();
+    if let Some(serving) = serving {
+        reactor::spawn(serving);
+    }
 }
 
 /// Gives the connection to the least crowded core if this one is crowded. Gives it back if it is to stay.

@@ -13,6 +13,7 @@ mod exchange;
 mod failure;
 mod forward;
 mod listen;
+mod proxied;
 mod random;
 mod reply;
 mod session;

@@ -13,6 +13,8 @@ mod garbage;
 mod headers;
 mod idle;
 mod keepalive;
+mod limits;
+mod proxy_protocol;
 mod reactor_sockets;
 mod redirect;
 mod reload;

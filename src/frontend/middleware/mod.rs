@@ -6,6 +6,7 @@
 //! Read next: `white_list.rs`.
 
 pub mod headers;
+pub mod rate_limit;
 pub mod redirect;
 pub mod white_list;
 
@@ -60,12 +61,16 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// An answer with a text that never changes.
-    fn text(status: u16, body: &'static str) -> Box<Self> {
+    /// An answer with a plain text.
+    pub fn text(status: u16, body: impl Into<Cow<'static, str>>) -> Box<Self> {
+        let body = match body.into() {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
         Box::new(Self {
             status,
             content_type: "text/plain; charset=utf-8",
-            body: Cow::Borrowed(body.as_bytes()),
+            body,
             fields: Vec::new(),
         })
     }
