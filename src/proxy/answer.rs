@@ -23,7 +23,7 @@ use crate::limits::{
     INTERIM_ANSWERS_MAX, SEND_STALL_TIMEOUT,
 };
 use crate::reactor::{Buffer, Peer, Room, Timer};
-use crate::reactor::{Instant, now};
+use crate::reactor::{Instant, coarse};
 use std::net::Shutdown;
 
 const _: () = assert!(CLIENT_CHECK_INTERVAL.as_millis() <= CONTINUE_WAIT.as_millis());
@@ -143,7 +143,7 @@ pub(crate) async fn relay(
             upstream.incoming.set_room(Room::Large);
         }
         if core.settings.timeouts.write.is_none() {
-            client.timer.set(now() + SEND_STALL_TIMEOUT);
+            client.timer.set(coarse() + SEND_STALL_TIMEOUT);
         }
         piece = match next(core, client, upstream, answering, None).await {
             Ok(piece) if piece.is_empty() => {
@@ -188,7 +188,7 @@ async fn head(
         .settings
         .timeouts
         .response_header
-        .map(|limit| now() + limit);
+        .map(|limit| coarse() + limit);
     if let Some(deadline) = deadline {
         answering
             .watch
@@ -296,7 +296,7 @@ async fn next(
             return result
                 .map_err(|error: io::Error| Failure::io(Stage::Answer, Retry::Never, error));
         }
-        let at = now();
+        let at = coarse();
         if deadline.is_some_and(|deadline| at >= deadline) {
             upstream.socket.shutdown(Shutdown::Both);
             return Err(Failure::server(

@@ -16,7 +16,7 @@ use crate::http::body::{BodyReader, Framing};
 use crate::http::h1::encode;
 use crate::limits::BODY_STALL_TIMEOUT;
 use crate::reactor::{Buffer, Room, Socket, Timer};
-use crate::reactor::{Instant, now};
+use crate::reactor::{Instant, coarse};
 
 /// A piece of a body this short is copied behind what is sent before it: one buffer is sent, and the copy costs less than
 /// another buffer in the operation.
@@ -140,7 +140,7 @@ pub(crate) async fn upload(
         let mut buffer = match inbound.take() {
             Some(buffer) if !buffer.is_empty() => buffer,
             _ => {
-                timer.set(deadline.unwrap_or_else(|| now() + BODY_STALL_TIMEOUT));
+                timer.set(deadline.unwrap_or_else(|| coarse() + BODY_STALL_TIMEOUT));
                 match client.socket.recv(room, timer).await {
                     Ok(buffer) if buffer.is_empty() => return UploadEnd::ClientGone,
                     Ok(buffer) => buffer,
@@ -176,7 +176,7 @@ pub(crate) async fn upload(
         } else {
             out.push(buffer);
         }
-        timer.set(now() + BODY_STALL_TIMEOUT);
+        timer.set(coarse() + BODY_STALL_TIMEOUT);
         if server.send_all(&mut out, timer).await.is_err() {
             return UploadEnd::ServerGone;
         }

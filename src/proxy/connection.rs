@@ -18,7 +18,7 @@ use crate::frontend::middleware::Context;
 use crate::http::Version;
 use crate::http::h1::{self, Request};
 use crate::limits::{HEAD_READ_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT};
-use crate::reactor::now;
+use crate::reactor::coarse;
 use crate::reactor::{Buffer, Room, Socket, Timer};
 use crate::snapshot::EntryPointId;
 use std::net::Shutdown;
@@ -179,7 +179,7 @@ async fn next_request(
         } else {
             timeouts.idle
         } {
-            Some(limit) => client.timer.set(now() + limit),
+            Some(limit) => client.timer.set(coarse() + limit),
             None => client.timer.clear(),
         }
         client.waiting.set(true);
@@ -213,7 +213,7 @@ async fn next_request(
             limited = true;
             client
                 .timer
-                .set(now() + timeouts.read.unwrap_or(HEAD_READ_TIMEOUT));
+                .set(coarse() + timeouts.read.unwrap_or(HEAD_READ_TIMEOUT));
         }
         match client.socket.recv(Room::Small, &client.timer).await {
             Ok(more) if more.is_empty() => return Next::Closed,
@@ -232,7 +232,7 @@ async fn next_request(
 /// Answers a request that could not be read, and closes: where it ends is not known.
 async fn refuse(core: &Rc<Core>, client: &Client, session: &mut Session, answer: Answer) {
     session.inbound = None;
-    let at = now();
+    let at = coarse();
     let mut out = Buffer::take(Room::Small);
     let manner = Manner {
         version: Version::Http11,
@@ -250,7 +250,7 @@ async fn refuse(core: &Rc<Core>, client: &Client, session: &mut Session, answer:
 /// connection and take the answer with it. Bounded in time and bytes.
 async fn linger(client: &Client) {
     client.socket.shutdown(Shutdown::Write);
-    client.timer.set(now() + LINGER_TIMEOUT);
+    client.timer.set(coarse() + LINGER_TIMEOUT);
     let mut left = LINGER_BYTES_MAX;
     while let Ok(buffer) = client.socket.recv(Room::Small, &client.timer).await {
         left = left.saturating_sub(buffer.len());

@@ -29,7 +29,7 @@ use crate::http::h1::{Request, Upgrade};
 use crate::http::{FieldId, Head, Span};
 use crate::limits::{BODY_INLINE_BYTES, CLIENT_CHECK_INTERVAL, LINGER_TIMEOUT, SEND_STALL_TIMEOUT};
 use crate::reactor::{Buffer, Room};
-use crate::reactor::{Instant, now};
+use crate::reactor::{Instant, coarse};
 use std::net::Shutdown;
 
 /// What becomes of the client's connection.
@@ -49,7 +49,7 @@ pub(crate) async fn run(
     session: &mut Session,
     request: &Request,
 ) -> After {
-    let at = now();
+    let at = coarse();
     core.counters.requests.add(1);
     client
         .timer
@@ -341,7 +341,7 @@ async fn attempt(
             // Answered before the body was through: nobody wants the rest.
             server_socket.shutdown(Shutdown::Both);
             if uploading.started() {
-                upload.set(now() + LINGER_TIMEOUT);
+                upload.set(coarse() + LINGER_TIMEOUT);
                 let _ = upload_task.await;
             }
         }
@@ -393,7 +393,7 @@ async fn attempt(
 }
 
 async fn keep(core: &Rc<Core>, upstream: Box<Upstream>) {
-    core.pools.put(upstream, now()).await;
+    core.pools.put(upstream, coarse()).await;
     core.start_sweep();
 }
 
@@ -496,7 +496,7 @@ async fn answer(
     let read = body_is_read(session, request);
     let keep = request.persistent && read && !core.draining();
     let manner = reply::manner(&session.request, keep);
-    let at = now();
+    let at = coarse();
     let mut out = Buffer::take(Room::Small);
     match own {
         Own::Answer(own) => reply::write(core, own, manner, at, out.vec_mut()),

@@ -10,7 +10,7 @@ use std::task::Poll;
 use super::connection::Client;
 use super::upstream::Upstream;
 use crate::limits::SEND_STALL_TIMEOUT;
-use crate::reactor::now;
+use crate::reactor::coarse;
 use crate::reactor::{Buffer, Room, Timer};
 use std::net::Shutdown;
 
@@ -39,7 +39,7 @@ pub(crate) async fn run(
                     Err(_) => return sever(),
                 },
             };
-            sending.set(now() + SEND_STALL_TIMEOUT);
+            sending.set(coarse() + SEND_STALL_TIMEOUT);
             if server.send(buffer, &sending).await.is_err() {
                 return sever();
             }
@@ -49,7 +49,7 @@ pub(crate) async fn run(
         let mut buffer = first;
         loop {
             if !buffer.is_empty() {
-                client.timer.set(now() + SEND_STALL_TIMEOUT);
+                client.timer.set(coarse() + SEND_STALL_TIMEOUT);
                 if client.socket.send(buffer, &client.timer).await.is_err() {
                     return sever();
                 }

@@ -21,7 +21,7 @@ use super::failure::{Cause, Failure, Retry, Side, Stage};
 use crate::backend::{PoolKey, Server};
 use crate::limits::UPSTREAM_IDLE_TIMEOUT;
 use crate::reactor::{Buffer, Room, Socket, Timer, limit, sleep};
-use crate::reactor::{Instant, now};
+use crate::reactor::{Instant, coarse};
 
 /// A kept connection this fresh does not count against the limit of idle ones.
 const FRESH: Duration = Duration::from_secs(1);
@@ -208,7 +208,7 @@ impl Pools {
     pub(crate) async fn sweep(&self) {
         while self.count.get() > 0 {
             sleep(FRESH).await;
-            let at = now();
+            let at = coarse();
             poll_fn(|cx| {
                 let mut closed = 0;
                 for kept in &mut *self.kept.borrow_mut() {
@@ -265,7 +265,7 @@ async fn connect(
     };
     let timer = Timer::new();
     if let Some(dial) = dial {
-        timer.set(now() + dial);
+        timer.set(coarse() + dial);
     }
     for address in &server.addresses {
         match Socket::connect(*address, &timer).await {
@@ -278,7 +278,7 @@ async fn connect(
                     incoming,
                     pool,
                     reused: false,
-                    kept_since: now(),
+                    kept_since: coarse(),
                     _open: Open::new(load),
                 }));
             }
