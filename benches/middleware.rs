@@ -108,10 +108,15 @@ fn benches(criterion: &mut Criterion) {
         let snapshot = snapshot(options);
         let steps = &snapshot.frontends[0].middlewares;
         let request = head();
+        let mut scratch = Scratch::default();
         answers.bench_function(BenchmarkId::from_parameter(name), |bencher| {
             bencher.iter_batched_ref(
                 head,
-                |answer| on_answer(steps, &request, answer, context, &mut || black_box([7; 16])),
+                |answer| {
+                    on_answer(steps, &request, answer, context, &mut scratch, &mut || {
+                        black_box([7; 16])
+                    })
+                },
                 BatchSize::SmallInput,
             );
         });

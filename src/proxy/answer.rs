@@ -13,6 +13,7 @@ use super::core::Core;
 use super::failure::{Cause, Failure, Retry, Stage};
 use super::forward::{self, ToClient};
 use super::upstream::Upstream;
+use crate::frontend::Scratch;
 use crate::frontend::middleware::Middleware;
 use crate::http::body::{BodyReader, Framing};
 use crate::http::h1::encode;
@@ -35,6 +36,7 @@ pub(crate) struct Answering<'a> {
     pub(crate) answer: &'a mut Head,
     /// Of the frontend.
     pub(crate) steps: &'a [Middleware],
+    pub(crate) scratch: &'a mut Scratch,
     pub(crate) trailers: &'a mut Head,
     /// Set to the first look at the client.
     pub(crate) watch: &'a Timer,
@@ -88,6 +90,7 @@ pub(crate) async fn relay(
         answering.steps,
         answering.head,
         answering.answer,
+        answering.scratch,
     );
     forward::answer_head(
         core,

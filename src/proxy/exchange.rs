@@ -281,6 +281,7 @@ async fn attempt(
         answer,
         answer_trailers,
         request_trailers,
+        scratch,
         watch,
         upload,
         sends,
@@ -292,6 +293,7 @@ async fn attempt(
         head,
         answer,
         steps: &frontend.middlewares,
+        scratch,
         trailers: answer_trailers,
         watch,
         upload: &uploading,
@@ -502,7 +504,14 @@ async fn answer(
         Own::Answer(own) => reply::write(core, own, manner, at, out.vec_mut()),
         Own::Instead(own, steps) => {
             reply::begin(own, &mut session.answer);
-            forward::dress(core, client, steps, &session.request, &mut session.answer);
+            forward::dress(
+                core,
+                client,
+                steps,
+                &session.request,
+                &mut session.answer,
+                &mut session.scratch,
+            );
             reply::write_begun(core, own, &session.answer, manner, at, out.vec_mut());
         }
         Own::Made(own) => reply::write_made(core, &own, manner, at, out.vec_mut()),

@@ -8,6 +8,7 @@ use super::connection::Client;
 use super::core::Core;
 use super::reply;
 use crate::backend::Server;
+use crate::frontend::Scratch;
 use crate::frontend::middleware::{self, Middleware};
 use crate::http::body::Framing;
 use crate::http::field::FieldSet;
@@ -221,10 +222,11 @@ pub(crate) fn dress(
     steps: &[Middleware],
     request: &Head,
     answer: &mut Head,
+    scratch: &mut Scratch,
 ) {
     if !steps.is_empty() {
         let random = &mut || core.random.bytes();
-        middleware::on_answer(steps, request, answer, client.context(), random);
+        middleware::on_answer(steps, request, answer, client.context(), scratch, random);
     }
 }
 

@@ -113,10 +113,11 @@ impl Headers {
         request: &Head,
         answer: &mut Head,
         context: Context,
+        scratch: &mut Scratch,
         random: &mut dyn FnMut() -> [u8; 16],
     ) {
         if let Some(security) = &self.security {
-            security.on_answer(request, answer, context, random);
+            security.on_answer(request, answer, context, scratch, random);
         }
         for change in &self.answer {
             change.apply(answer);
@@ -182,6 +183,7 @@ impl Security {
         request: &Head,
         answer: &mut Head,
         context: Context,
+        scratch: &mut Scratch,
         random: &mut dyn FnMut() -> [u8; 16],
     ) {
         let is_ssl = self.is_ssl(request, context);
@@ -199,8 +201,15 @@ impl Security {
         if !self.policy.is_empty() {
             let mut nonce = [0; NONCE_BYTES];
             encode_nonce(random(), &mut nonce);
-            let policy = self.policy.join(&nonce[..]);
-            answer.set_named(b"Content-Security-Policy", &policy);
+            let room = &mut scratch.value;
+            room.clear();
+            for (at, text) in self.policy.iter().enumerate() {
+                if at > 0 {
+                    room.extend_from_slice(&nonce);
+                }
+                room.extend_from_slice(text);
+            }
+            answer.set_named(b"Content-Security-Policy", room);
         }
         if is_ssl
             && !self.ssl_host.is_empty()
@@ -209,8 +218,11 @@ impl Security {
             && let Some(path) = rest.strip_prefix(&*self.ssl_host)
             && (path.is_empty() || path[0] == b'/')
         {
-            let location = [b"https://", rest].concat();
-            answer.set_known(FieldId::Location, &location);
+            let room = &mut scratch.value;
+            room.clear();
+            room.extend_from_slice(b"https://");
+            room.extend_from_slice(rest);
+            answer.set_known(FieldId::Location, room);
         }
     }
 }
@@ -291,7 +303,13 @@ mod tests {
         assert!(matches!(verdict, Verdict::Pass));
         assert_eq!(lines(&head), "x-old: 2\nAccept: e\nX-New: 1\n");
         let mut answer = request("", "/", &[("Server", "s"), ("X-Frame-Options", "DENY")]);
-        headers.on_answer(&head, &mut answer, Context::of("1.1.1.1"), &mut || [0; 16]);
+        headers.on_answer(
+            &head,
+            &mut answer,
+            Context::of("1.1.1.1"),
+            &mut Scratch::default(),
+            &mut || [0; 16],
+        );
         assert_eq!(lines(&answer), "X-Frame-Options: ALLOW\n");
     }
 
@@ -495,7 +513,8 @@ mod tests {
             is_tls,
             ..Context::of("1.1.1.1")
         };
-        security.on_answer(&Head::default(), &mut answer, context, &mut || {
+        let scratch = &mut Scratch::default();
+        security.on_answer(&Head::default(), &mut answer, context, scratch, &mut || {
             *b"0123456789abcdef"
         });
         assert_eq!(lines(&answer), expected);

@@ -112,11 +112,14 @@ pub fn on_answer(
     request: &Head,
     answer: &mut Head,
     context: Context,
+    scratch: &mut Scratch,
     random: &mut dyn FnMut() -> [u8; 16],
 ) {
     for step in steps {
         match step {
-            Middleware::Headers(headers) => headers.on_answer(request, answer, context, random),
+            Middleware::Headers(headers) => {
+                headers.on_answer(request, answer, context, scratch, random)
+            }
             Middleware::WhiteList(_) | Middleware::Redirect(_) => {}
         }
     }
