@@ -4,6 +4,7 @@
 //! Read next: `rule.rs`.
 
 pub mod backend;
+mod certificate;
 mod frontend;
 mod headers;
 mod middleware;

@@ -70,7 +70,6 @@ const NO_METRICS: &str = "is not supported yet; there are no metrics";
 /// Every option whose feature is not there yet.
 pub(super) const ROWS: &[Row] = &[
     // Entry points.
-    blocks_entry_point!("tls"),
     blocks_entry_point!("auth"),
     ignored(
         "entryPoints.*.compress",
@@ -381,10 +380,7 @@ mod tests {
             "address = ':80'\ncompress = true\n[forwardedHeaders]\n",
             None,
         );
-        check(
-            "[tls]",
-            Some("`tls` is not supported yet, so the entry point is not opened"),
-        );
+        check("[tls]", None);
         check("[redirect]\nregex = 'a'", None);
         check(
             "[auth]",

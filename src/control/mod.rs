@@ -454,6 +454,7 @@ mod tests {
                 address,
                 forwarded_headers: Trust::Everybody,
                 middlewares: Box::default(),
+                tls: None,
             }],
             timeouts: Timeouts {
                 read: None,

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::connection::{self, Client};
 use super::core::Core;
+use super::transport::Transport;
 use crate::limits::DESCRIPTORS_WAIT;
 use crate::mailbox::Message;
 use crate::reactor::{self, Listener, Socket, sleep};
@@ -70,7 +71,20 @@ fn is_exhaustion(error: &std::io::Error) -> bool {
 /// Starts to serve a connection on this core.
 pub(crate) fn begin(core: &Rc<Core>, socket: Socket, peer: SocketAddr, entry_point: EntryPointId) {
     core.counters.connections_accepted.add(1);
-    let client = Rc::new(Client::new(core, socket, peer, entry_point));
+    let transport = match &core.entry_point(entry_point).tls {
+        None => Transport::Plain(socket),
+        Some(server) => {
+            let local = || Some(socket.local_addr().ok()?.ip().to_canonical());
+            match server.accept(local) {
+                Ok(connection) => Transport::tls(socket, connection),
+                Err(error) => {
+                    tracing::error!("core {}: no TLS connection: {error}", core.index);
+                    return;
+                }
+            }
+        }
+    };
+    let client = Rc::new(Client::new(core, transport, peer, entry_point));
     reactor::spawn(connection::serve(Rc::clone(core), client));
 }
 

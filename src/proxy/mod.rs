@@ -12,10 +12,12 @@ mod date;
 mod exchange;
 mod failure;
 mod forward;
+mod handshake;
 mod listen;
 mod random;
 mod reply;
 mod session;
+mod transport;
 mod tunnel;
 mod upstream;
 

@@ -18,5 +18,6 @@ mod redirect;
 mod reload;
 mod routing;
 mod timeouts;
+mod tls;
 mod upgrade;
 mod white_list;
