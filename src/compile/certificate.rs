@@ -1,12 +1,16 @@
 //! Certificates and TLS options become what an entry point speaks. Spec static-config 4, file-provider 2.1.
 //!
 //! Owns what is said about a pair that cannot be used: it is left out and the others serve. What would let clients in
-//! that were to be kept out is an error. Never reads a file itself: see [`Machine::read`](super::settings::Machine).
+//! that were to be kept out is an error. Never reads a file itself: see [`Machine::read`](super::settings::Machine) for
+//! the fixed ones; of the others, providers put the text in the place of the path.
 //! Read next: `tls/mod.rs`.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::settings::Machine;
-use super::{Rejection, Severity};
-use crate::config::dynamic::Certificate as Written;
+use super::{Rejection, Severity, World};
+use crate::config::dynamic::{Certificate as Written, Dynamic};
 use crate::config::entrypoint::Tls;
 use crate::tls::{
     Authorities, Certificate, ClientCertificates, MinVersion, Options, Server, Suite,
@@ -78,6 +82,60 @@ pub(super) fn server(
     Server::new(&options, fixed, default).map_err(|error| say(Severity::Error, error.to_string()))
 }
 
+/// TLS of each entry point that the providers have certificates for, in the order of `World::entry_points`.
+///
+/// Of certificates for the same set of names the first stays, on each entry point. One that cannot be used is left out.
+pub(super) fn dynamic(
+    providers: &BTreeMap<String, Arc<Dynamic>>,
+    world: &World,
+    rejections: &mut Vec<Rejection>,
+) -> Vec<Option<Server>> {
+    let mut certificates: Vec<Vec<Certificate>> = world.tls.iter().map(|_| Vec::new()).collect();
+    for entry in providers.values().flat_map(|written| &written.tls) {
+        let mut say = |severity, message| {
+            rejections.push(Rejection {
+                place: entry.place.clone(),
+                severity,
+                message,
+            });
+        };
+        let names = match &*entry.entry_points {
+            [] => &world.default_entry_points,
+            _ => &entry.entry_points,
+        };
+        let with_tls = |at: &usize| world.tls.get(*at).is_some_and(Option::is_some);
+        let on: Vec<usize> = (0..world.entry_points.len())
+            .filter(|at| names.contains(&world.entry_points[*at]))
+            .filter(with_tls)
+            .collect();
+        if on.is_empty() {
+            let names = names.join(",");
+            say(
+                Severity::Warning,
+                format!("Certificates not added to non-TLS entryPoint {names}."),
+            );
+            continue;
+        }
+        let pair = &entry.certificate;
+        let loaded = Certificate::from_pem(pair.cert_file.as_bytes(), pair.key_file.as_bytes());
+        for at in on {
+            let name = &world.entry_points[at];
+            match &loaded {
+                Ok(certificate) => add(&mut certificates[at], certificate.clone(), |names| {
+                    say(Severity::Warning, skipped(names, name));
+                }),
+                Err(why) => say(Severity::Error, unusable(pair, name, &why.to_string())),
+            }
+        }
+    }
+    let joined = |(tls, certificates): (&Option<Server>, Vec<Certificate>)| {
+        tls.as_ref()
+            .filter(|_| !certificates.is_empty())
+            .map(|tls| tls.with(&certificates))
+    };
+    world.tls.iter().zip(certificates).map(joined).collect()
+}
+
 /// Adds a certificate unless one with the same names is there; then says so.
 fn add(certificates: &mut Vec<Certificate>, new: Certificate, skip: impl FnOnce(&[String])) {
     if certificates.iter().any(|old| old.names() == new.names()) {
@@ -95,13 +153,13 @@ fn skipped(names: &[String], entry_point: &str) -> String {
 }
 
 fn unusable(pair: &Written, entry_point: &str, why: &str) -> String {
-    // Text of a certificate would fill the log.
+    // Text of a certificate would fill the log; the place says which it is.
     let file = if pair.cert_file.contains('\n') {
-        "given as text"
+        String::new()
     } else {
-        &pair.cert_file
+        format!(" {}", pair.cert_file)
     };
-    format!("Unable to append certificate {file} to entrypoint {entry_point}: {why}")
+    format!("Unable to append certificate{file} to entrypoint {entry_point}: {why}")
 }
 
 fn certificate(pair: &Written, machine: &Machine) -> Result<Certificate, String> {
@@ -162,6 +220,8 @@ fn client_certificates(written: &Tls, machine: &Machine) -> Result<ClientCertifi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Place;
+    use crate::config::dynamic::TlsEntry;
     use crate::config::entrypoint::ClientCa;
     use std::io;
     use std::time::SystemTime;
@@ -236,7 +296,7 @@ mod tests {
                 ..Tls::default()
             },
             &[
-                "entry point https: Unable to append certificate given as text to entrypoint https: failed to find any \
+                "entry point https: Unable to append certificate to entrypoint https: failed to find any \
                  PEM data in key input",
             ],
         );
@@ -292,6 +352,63 @@ mod tests {
                 "!entry point https: tls.clientCA.files: invalid certificate(s) content: failed to find any PEM data in \
                  certificate input",
             ],
+        );
+    }
+
+    /// What is said about certificates for these entry points, of which `https` and `other` have TLS; and which of the
+    /// entry points got some.
+    fn check_dynamic(entries: &[(&[&str], Written)], expected: &[&str], got: [bool; 3]) {
+        let tls = server("https", &Tls::default(), &machine(), &mut Vec::new()).ok();
+        let world = World {
+            entry_points: ["http", "https", "other"].map(str::to_owned).to_vec(),
+            tls: vec![None, tls.clone(), tls],
+            default_entry_points: vec!["http".to_owned(), "https".to_owned()],
+            ..World::default()
+        };
+        let entries = entries.iter().map(|(names, pair)| TlsEntry {
+            place: Place::Default,
+            entry_points: names.iter().map(|name| (*name).to_owned()).collect(),
+            certificate: pair.clone(),
+        });
+        let written = Dynamic {
+            tls: entries.collect(),
+            ..Dynamic::default()
+        };
+        let providers = BTreeMap::from([("file".to_owned(), Arc::new(written))]);
+        let mut rejections = Vec::new();
+        let made = dynamic(&providers, &world, &mut rejections);
+        let said: Vec<String> = rejections.into_iter().map(|said| said.message).collect();
+        assert_eq!(said, expected);
+        assert_eq!(made.iter().map(Option::is_some).collect::<Vec<_>>(), got);
+    }
+
+    #[test]
+    fn certificates_of_providers_go_where_they_are_named() {
+        let good = pair(CHAIN, KEY);
+        check_dynamic(&[], &[], [false, false, false]);
+        check_dynamic(&[(&[], good.clone())], &[], [false, true, false]);
+        check_dynamic(
+            &[(&["other", "http", "unknown"], good.clone())],
+            &[],
+            [false, false, true],
+        );
+        check_dynamic(
+            &[(&["http", "unknown"], good.clone())],
+            &["Certificates not added to non-TLS entryPoint http,unknown."],
+            [false; 3],
+        );
+        check_dynamic(
+            &[
+                (&["https"], good.clone()),
+                (&["https", "other"], good),
+                (&["https"], pair("/nope", KEY)),
+            ],
+            &[
+                "Skipping addition of certificate for domain(s) \"a.test\", to EntryPoint https, as it already exists",
+                "Unable to append certificate /nope to entrypoint https: failed to find any PEM data in certificate \
+                 input",
+            ],
+            [false, true, true],
         );
     }
 }

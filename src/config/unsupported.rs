@@ -183,7 +183,6 @@ pub(super) const ROWS: &[Row] = &[
         "backends.*.responseForwarding",
         "is not supported yet; what arrives is passed on at once",
     ),
-    ignored("tls", "is not supported yet; the certificates are not used"),
 ];
 
 /// One warning for each static option of the table that `global` sets, at the first place of it.
@@ -328,10 +327,7 @@ mod tests {
                 "f:1:14: frontends.f.auth: is not supported yet; the frontend is left out (404) (and 2 more)",
             ],
         );
-        check(
-            "[[tls]]\n[tls.certificate]\ncertFile = 'a'\n",
-            &["f:1:1: tls: is not supported yet; the certificates are not used"],
-        );
+        check("[[tls]]\n[tls.certificate]\ncertFile = 'a'\n", &[]);
     }
 
     #[test]

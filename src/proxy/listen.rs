@@ -71,7 +71,11 @@ fn is_exhaustion(error: &std::io::Error) -> bool {
 /// Starts to serve a connection on this core.
 pub(crate) fn begin(core: &Rc<Core>, socket: Socket, peer: SocketAddr, entry_point: EntryPointId) {
     core.counters.connections_accepted.add(1);
-    let transport = match &core.entry_point(entry_point).tls {
+    let snapshot = core.snapshot();
+    let tls = snapshot
+        .tls(entry_point)
+        .or_else(|| core.entry_point(entry_point).tls.as_ref());
+    let transport = match tls {
         None => Transport::Plain(socket),
         Some(server) => {
             let local = || Some(socket.local_addr().ok()?.ip().to_canonical());

@@ -605,3 +605,69 @@ fn what_would_let_anybody_in_stops_the_start() {
         "none of them can be offered",
     );
 }
+
+/// A certificate in a rule file.
+fn dynamic(chain: &str, key: &str) -> String {
+    format!(
+        "[[tls]]\nentryPoints = [\"http\"]\n[tls.certificate]\ncertFile = '''{chain}'''\nkeyFile = '''{key}'''\n"
+    )
+}
+
+#[test]
+fn certificates_of_rule_files_come_and_go() {
+    let edge = edge("");
+    let site = site(&edge.origin);
+    let [b, renewed, usurper] =
+        ["b.test", "b.test", "a.test"].map(|name| edge.authority.issue(&[name]));
+    let of = |pair: &Pair| dynamic(&pair.chain, &pair.key);
+    let check = |name: &str, expected: &Pair| {
+        // A client of its own each time: a resumed session has no certificate.
+        let config = edge.authority.client().build();
+        let client = TlsClient::connect(edge.coreway.address(), &config, name).unwrap();
+        assert_eq!(client.certificate(), expected.der(), "{name}");
+    };
+    let mut bystander = edge.client();
+    assert_eq!(bystander.get("/").unwrap().status, 200);
+    edge.coreway
+        .reload(&format!("{site}{}{}", of(&b), of(&usurper)));
+    check("b.test", &b);
+    check("a.test", &edge.pair);
+    edge.coreway.reload(&format!(
+        "{site}{}{}",
+        of(&renewed),
+        dynamic("/nope", &b.key)
+    ));
+    edge.coreway.await_log(
+        "Unable to append certificate /nope to entrypoint http: failed to find any PEM data",
+    );
+    check("b.test", &renewed);
+    edge.coreway.reload(&site);
+    let said = s_client(edge.coreway.address(), &["-servername", "b.test"]);
+    assert!(said.contains("subject=CN = a.test"), "the default: {said}");
+    assert_eq!(bystander.get("/").unwrap().status, 200);
+}
+
+#[test]
+fn a_renewed_file_is_a_changed_configuration() {
+    let edge = edge("");
+    let folder = edge.coreway.folder();
+    let (chain, key) = (folder.join("b.pem"), folder.join("b.key"));
+    let write = |pair: &Pair| {
+        std::fs::write(&chain, &pair.chain).unwrap();
+        std::fs::write(&key, &pair.key).unwrap();
+    };
+    let [old, renewed] = ["b.test", "b.test"].map(|name| edge.authority.issue(&[name]));
+    write(&old);
+    let rules = site(&edge.origin) + &dynamic(chain.to_str().unwrap(), key.to_str().unwrap());
+    edge.coreway.reload(&rules);
+    let shown = || {
+        let config = edge.authority.client().build();
+        let client = TlsClient::connect(edge.coreway.address(), &config, "b.test").unwrap();
+        client.certificate()
+    };
+    assert_eq!(shown(), old.der());
+    write(&renewed);
+    // The rules are written as they were: only what they name has changed.
+    edge.coreway.reload(&rules);
+    assert_eq!(shown(), renewed.der());
+}
