@@ -7,8 +7,8 @@
 //!
 //! The data plane, one of each per core; it never blocks, never locks and never sees `config`:
 //! [`reactor`] (sockets, timers, buffers: the only code that asks the kernel anything for a request), [`http`]
-//! (bytes to heads and bodies, and back), [`frontend`] (which frontend answers, and what it does on the way),
-//! [`backend`] (which server is asked), [`proxy`] (the life of one exchange, joining the others).
+//! (bytes to heads and bodies, and back), [`tls`] (the same bytes, sealed), [`frontend`] (which frontend answers, and what
+//! it does on the way), [`backend`] (which server is asked), [`proxy`] (the life of one exchange, joining the others).
 //!
 //! The control plane, one ordinary thread: [`config`] (what the operator wrote), [`provider`] (where dynamic
 //! configuration comes from), [`compile`] (configuration in, snapshot and rejections out), [`control`] (the loop).
@@ -33,6 +33,7 @@ pub mod proxy;
     reason = "the one room for unsafe code; each block carries its proof"
 )]
 pub mod reactor;
+pub mod tls;
 
 pub mod compile;
 pub mod config;

@@ -61,6 +61,13 @@ pub const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for a balancer to send its PROXY header, from the accept.
 pub const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// TLS handshakes under way on one core. Each holds a few kilobytes; a client that finds all places taken waits in line.
+/// High, because one that says nothing keeps its place for [`HANDSHAKE_TIMEOUT`].
+pub const HANDSHAKES_MAX: usize = 2048;
+
+/// Time for a TLS handshake, from the place it got to the last byte of it (spec backends 11 has the same for servers).
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long a send may make no progress before the peer is given up, where `writeTimeout` sets none.
 pub const SEND_STALL_TIMEOUT: Duration = Duration::from_secs(180);
 

@@ -7,6 +7,7 @@ mod demo;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs;
 use std::io::{self, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
@@ -101,6 +102,8 @@ fn run(
         descriptors_max: raise_descriptors(),
         host_name: host_name(),
         ipv6: UdpSocket::bind("[::]:0").is_ok(),
+        now: OffsetDateTime::now_utc().into(),
+        read: |path| fs::exists(path).unwrap_or(false).then(|| fs::read(path)),
     };
     let (settings, closed) = settings::settings(&global, &machine).map_err(|rejections| {
         let lines: Vec<String> = rejections.iter().map(ToString::to_string).collect();
@@ -241,7 +244,7 @@ fn choose_driver(global: &Global) -> Result<Driver, Failed> {
 
 /// The name of this machine, for `X-Forwarded-Server`.
 fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     if name.is_empty() {
         "localhost".to_owned()

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::frontend::middleware::Middleware;
+use crate::tls;
 
 /// Everything a core is told at start.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct EntryPoint {
     pub proxy_protocol: Option<Trust>,
     /// Steps for every request, before a frontend is looked for, in their order.
     pub middlewares: Box<[Middleware]>,
+    /// Speaks TLS, in this way.
+    pub tls: Option<tls::Server>,
 }
 
 /// Whose word is taken. Decided on the peer's address only (spec frontends 10).

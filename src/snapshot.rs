@@ -8,6 +8,7 @@ pub use crate::backend::PoolKey;
 use crate::backend::{Backend, BackendId};
 use crate::frontend::trie::Trie;
 use crate::frontend::{Frontend, FrontendId};
+use crate::tls;
 
 /// Index of an entry point, fixed at start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,6 +23,8 @@ pub struct Snapshot {
     pub tries: Vec<Trie>,
     /// Indexed by `FrontendId`.
     pub frontends: Vec<Frontend>,
+    /// Indexed by `EntryPointId`: TLS with the certificates of this generation. `None`, or no such index: as in `Settings`.
+    pub tls: Vec<Option<tls::Server>>,
     /// Indexed by `BackendId`.
     pub backends: Vec<Backend>,
     /// Pools that are emptied before anything is served by this: of addresses that no longer occur, and of keys that
@@ -41,5 +44,10 @@ impl Snapshot {
     /// The trie of an entry point, `None` before the first configuration.
     pub fn trie(&self, id: EntryPointId) -> Option<&Trie> {
         self.tries.get(usize::from(id.0))
+    }
+
+    /// The TLS of an entry point, where this generation has certificates for it.
+    pub fn tls(&self, id: EntryPointId) -> Option<&tls::Server> {
+        self.tls.get(usize::from(id.0))?.as_ref()
     }
 }

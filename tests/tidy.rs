@@ -13,15 +13,18 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("reactor", &[]),
     ("http", &[]),
-    ("settings", &["frontend"]),
+    ("tls", &[]),
+    ("settings", &["frontend", "tls"]),
     ("backend", &["http"]),
     ("frontend", &["http", "backend"]),
-    ("snapshot", &["frontend", "backend"]),
+    ("snapshot", &["frontend", "backend", "tls"]),
     ("mailbox", &["snapshot", "http"]),
     ("provider", &["config"]),
     (
         "compile",
-        &["config", "settings", "snapshot", "frontend", "backend"],
+        &[
+            "config", "settings", "snapshot", "frontend", "backend", "tls",
+        ],
     ),
     (
         "control",
@@ -32,7 +35,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "proxy",
         &[
-            "reactor", "http", "frontend", "backend", "snapshot", "mailbox", "settings",
+            "reactor", "http", "frontend", "backend", "snapshot", "mailbox", "settings", "tls",
         ],
     ),
     ("demo", &["config", "main"]),

@@ -4,6 +4,7 @@
 //! Read next: `rule.rs`.
 
 pub mod backend;
+mod certificate;
 mod frontend;
 mod headers;
 mod middleware;
@@ -29,6 +30,7 @@ use crate::frontend::middleware::rate_limit::RateLimit;
 use crate::frontend::trie::{Entry, Trie};
 use crate::frontend::{Frontend, FrontendId};
 use crate::snapshot::{EntryPointId, Snapshot};
+use crate::tls;
 
 pub use self::backend::Memory;
 pub use self::redirect::Target;
@@ -64,7 +66,9 @@ pub struct World {
     pub entry_points: Vec<String>,
     /// Where each entry point of the configuration is, opened or not: what redirects may name.
     pub targets: BTreeMap<String, Target>,
-    /// Entry points of a frontend that names none.
+    /// In the same order: the TLS of each, with its fixed certificates.
+    pub tls: Vec<Option<tls::Server>>,
+    /// Entry points of a frontend or certificate that names none.
     pub default_entry_points: Vec<String>,
     /// `keepTrailingSlash`: a path that differs by its last slash is another path, instead of a 301.
     pub keep_trailing_slash: bool,
@@ -150,7 +154,8 @@ pub fn compile(
         .map(|one| (one.provider, one.name))
         .collect();
     memory.retire_rate_limits(|(provider, name)| limited.contains(&(provider, name)));
-    let first = assemble(accepted, &backends, world, memory.generation, pools_retired);
+    let mut first = assemble(accepted, &backends, world, memory.generation, pools_retired);
+    first.tls = certificate::dynamic(providers, world, &mut rejections);
     let snapshots = spread(first, &backends, world, memory);
     Compiled {
         snapshots,
@@ -365,6 +370,7 @@ fn assemble(
         generation,
         tries: entries.into_iter().map(Trie::new).collect(),
         frontends,
+        tls: Vec::new(),
         backends: backends.compiled.clone(),
         pools_retired,
     }
@@ -387,6 +393,11 @@ fn spread(first: Snapshot, backends: &Backends, world: &World, memory: &Memory) 
             generation: first.generation,
             tries: first.tries.clone(),
             frontends: first.frontends.clone(),
+            tls: first
+                .tls
+                .iter()
+                .map(|tls| tls.as_ref().map(tls::Server::for_core))
+                .collect(),
             backends: copies,
             pools_retired: first.pools_retired.clone(),
         });

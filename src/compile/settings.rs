@@ -1,15 +1,15 @@
 //! The static configuration becomes settings: entry points to bind, trust lists, time limits.
 //!
 //! Owns the choice which entry points may be opened at all: one that asks for something we cannot do, and that would be
-//! unsafe to leave out (TLS, authentication), stays closed.
+//! unsafe to leave out (authentication), stays closed.
 //! Pure: what must be asked of the machine comes in as [`Machine`]. Read next: `settings.rs` at the root.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::middleware;
-use super::{Rejection, Severity, Target};
+use super::{Rejection, Severity, Target, certificate, middleware};
 use crate::config::{Global, Place, blocking_entry_point, entrypoint};
 use crate::settings::{EntryPoint, Settings, Timeouts, Trust};
 
@@ -24,6 +24,19 @@ pub struct Machine {
     pub ipv6: bool,
     /// File descriptors this process may have open at once.
     pub descriptors_max: usize,
+    pub now: SystemTime,
+    /// What is in the file of this name; `None` if there is no such file.
+    pub read: fn(&str) -> Option<io::Result<Vec<u8>>>,
+}
+
+impl Machine {
+    /// What an option holds that takes a path or the text itself: if there is such a file, its content.
+    pub(super) fn text(&self, written: &str) -> Result<Vec<u8>, String> {
+        match (self.read)(written) {
+            Some(read) => read.map_err(|error| format!("{written}: {error}")),
+            None => Ok(written.as_bytes().to_vec()),
+        }
+    }
 }
 
 /// Settings, and what was left out of them.
@@ -43,7 +56,7 @@ pub fn settings(
             closed.push(rejection(&place, format!("entry point {name}: {why}")));
             continue;
         }
-        match entry_point(name, written, &targets, machine) {
+        match entry_point(name, written, &targets, machine, &mut closed) {
             Ok(entry_point) => entry_points.push(entry_point),
             Err(rejections) => fatal.extend(rejections),
         }
@@ -96,16 +109,11 @@ pub fn settings(
 
 /// Where each entry point of the configuration is, opened or not; those without a usable address are not there.
 pub fn targets(global: &Global) -> BTreeMap<String, Target> {
-    // The families of an address do not matter: its port does.
-    let machine = Machine {
-        host_name: String::new(),
-        ipv6: true,
-        descriptors_max: 0,
-    };
     let target = |(name, written): (&String, &entrypoint::EntryPoint)| {
         let target = Target {
             is_tls: written.tls.is_some(),
-            port: address(&written.address, &machine).ok()?.port(),
+            // The families of an address do not matter: its port does.
+            port: address(&written.address, true).ok()?.port(),
         };
         Some((name.clone(), target))
     };
@@ -125,9 +133,10 @@ fn entry_point(
     written: &entrypoint::EntryPoint,
     targets: &BTreeMap<String, Target>,
     machine: &Machine,
+    left_out: &mut Vec<Rejection>,
 ) -> Result<EntryPoint, Vec<Rejection>> {
     let mut rejections = Vec::new();
-    let address = address(&written.address, machine).map_err(|why| {
+    let address = address(&written.address, machine.ipv6).map_err(|why| {
         rejections.push(rejection(
             &written.place,
             format!("entry point {name}: {why}"),
@@ -158,6 +167,11 @@ fn entry_point(
         .proxy_protocol
         .as_ref()
         .map(|written| trust("proxyProtocol", written));
+    let tls = written.tls.as_ref().and_then(|tls| {
+        certificate::server(name, tls, machine, left_out)
+            .map_err(|rejection| rejections.push(rejection))
+            .ok()
+    });
     match address {
         Ok(address) if rejections.is_empty() => Ok(EntryPoint {
             name: name.to_owned(),
@@ -165,6 +179,7 @@ fn entry_point(
             forwarded_headers,
             proxy_protocol,
             middlewares,
+            tls,
         }),
         _ => Err(rejections),
     }
@@ -184,7 +199,7 @@ fn trust(written: &entrypoint::Trust) -> Result<Trust, &str> {
 }
 
 /// `:80`, `127.0.0.1:80`, `[::1]:80` or `localhost:80`, as Go's `net.Listen` reads them.
-fn address(text: &str, machine: &Machine) -> Result<SocketAddr, String> {
+fn address(text: &str, ipv6: bool) -> Result<SocketAddr, String> {
     let expected = "expected an address such as \":80\", \"127.0.0.1:80\" or \"[::1]:80\"";
     if text.is_empty() {
         return Err(format!("no address; {expected}"));
@@ -201,7 +216,7 @@ fn address(text: &str, machine: &Machine) -> Result<SocketAddr, String> {
         _ => return Err(format!("address {text:?} has a bad port; {expected}")),
     };
     let ip = match host {
-        "" if machine.ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        "" if ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         "" => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
         bracketed if bracketed.starts_with('[') && bracketed.ends_with(']') => {
@@ -231,14 +246,10 @@ fn timeouts(global: &Global) -> Timeouts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::dynamic::Auth;
 
     fn check(text: &str, expected: &str) {
-        let machine = Machine {
-            host_name: "edge".to_owned(),
-            ipv6: true,
-            descriptors_max: 1024,
-        };
-        let found = address(text, &machine)
+        let found = address(text, true)
             .map_or_else(|why| format!("error: {why}"), |address| address.to_string());
         assert!(found.starts_with(expected), "{text}: {found}");
     }
@@ -275,13 +286,8 @@ mod tests {
 
     #[test]
     fn without_ipv6_every_address_is_every_ipv4_address() {
-        let machine = Machine {
-            descriptors_max: 1024,
-            host_name: String::new(),
-            ipv6: false,
-        };
         assert_eq!(
-            address(":80", &machine).map(|address| address.to_string()),
+            address(":80", false).map(|address| address.to_string()),
             Ok("0.0.0.0:80".to_owned())
         );
     }
@@ -305,6 +311,8 @@ mod tests {
                 host_name: "edge".to_owned(),
                 ipv6: true,
                 descriptors_max: 1024,
+                now: SystemTime::UNIX_EPOCH,
+                read: |_| None,
             },
         )
     }
@@ -316,7 +324,7 @@ mod tests {
             .entry_points
             .get_mut("https")
             .expect("it is there")
-            .tls = Some(entrypoint::Tls::default());
+            .auth = Some(Auth::default());
         let (settings, closed) = made(&global).expect("http is left");
         assert_eq!(
             settings
@@ -328,7 +336,7 @@ mod tests {
         );
         assert_eq!(closed.len(), 1);
         assert!(
-            closed[0].message.contains("entry point https: `tls`"),
+            closed[0].message.contains("entry point https: `auth`"),
             "{}",
             closed[0].message
         );

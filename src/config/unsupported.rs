@@ -70,7 +70,6 @@ const NO_METRICS: &str = "is not supported yet; there are no metrics";
 /// Every option whose feature is not there yet.
 pub(super) const ROWS: &[Row] = &[
     // Entry points.
-    blocks_entry_point!("tls"),
     blocks_entry_point!("auth"),
     ignored(
         "entryPoints.*.compress",
@@ -172,7 +171,6 @@ pub(super) const ROWS: &[Row] = &[
         "backends.*.responseForwarding",
         "is not supported yet; what arrives is passed on at once",
     ),
-    ignored("tls", "is not supported yet; the certificates are not used"),
 ];
 
 /// One warning for each static option of the table that `global` sets, at the first place of it.
@@ -317,10 +315,7 @@ mod tests {
                 "f:1:14: frontends.f.auth: is not supported yet; the frontend is left out (404) (and 2 more)",
             ],
         );
-        check(
-            "[[tls]]\n[tls.certificate]\ncertFile = 'a'\n",
-            &["f:1:1: tls: is not supported yet; the certificates are not used"],
-        );
+        check("[[tls]]\n[tls.certificate]\ncertFile = 'a'\n", &[]);
     }
 
     #[test]
@@ -369,10 +364,7 @@ mod tests {
             "address = ':80'\ncompress = true\n[forwardedHeaders]\n",
             None,
         );
-        check(
-            "[tls]",
-            Some("`tls` is not supported yet, so the entry point is not opened"),
-        );
+        check("[tls]", None);
         check("[redirect]\nregex = 'a'", None);
         check(
             "[auth]",

@@ -223,6 +223,11 @@ impl Control {
                     .map(|entry_point| entry_point.name.clone())
                     .collect(),
                 targets: compile::settings::targets(global),
+                tls: settings
+                    .entry_points
+                    .iter()
+                    .map(|entry_point| entry_point.tls.clone())
+                    .collect(),
                 default_entry_points: global.default_entry_points.clone(),
                 keep_trailing_slash: global.keep_trailing_slash,
                 allow_min_weight_zero: global.allow_min_weight_zero,
@@ -455,6 +460,7 @@ mod tests {
                 forwarded_headers: Trust::Everybody,
                 proxy_protocol: None,
                 middlewares: Box::default(),
+                tls: None,
             }],
             timeouts: Timeouts {
                 read: None,

@@ -160,6 +160,8 @@ struct Provider {
     updates: mpsc::Sender<Update>,
     /// What was read last, good or bad.
     read: Option<Vec<Text>>,
+    /// What certificates named when it was read.
+    named: Vec<Named>,
     /// The failure that was logged last, until something loads.
     failure: Option<LoadError>,
     has_served: bool,
@@ -181,6 +183,7 @@ impl Provider {
             look_interval,
             updates,
             read: None,
+            named: Vec::new(),
             failure: None,
             has_served: false,
         }
@@ -253,13 +256,15 @@ impl Provider {
                 return Ok(());
             }
         };
-        if self.read.as_ref() == Some(&texts) {
+        let is_as_named = |(path, text): &Named| text_at(path) == *text;
+        if self.read.as_ref() == Some(&texts) && self.named.iter().all(is_as_named) {
             return Ok(());
         }
         let decoded = self.decode(&texts);
         self.read = Some(texts);
         match decoded {
-            Ok(dynamic) => {
+            Ok(mut dynamic) => {
+                self.named = inline(&mut dynamic);
                 if self.failure.take().is_some() {
                     info!(
                         "The file configuration {} can be loaded again",
@@ -373,6 +378,42 @@ fn decode_text(name: &str, text: &str) -> Result<Dynamic, String> {
         warn!("{diagnostic}");
     }
     Ok(dynamic)
+}
+
+/// A file that a certificate names, and its text; `None` if there is no such file.
+type Named = (String, Option<String>);
+
+/// Puts the text of certificates in the place of their paths: a configuration holds them as they were when it was read,
+/// so that a renewed certificate is a changed configuration. Returns what was read.
+fn inline(dynamic: &mut Dynamic) -> Vec<Named> {
+    let mut named = Vec::new();
+    for entry in &mut dynamic.tls {
+        let pair = &mut entry.certificate;
+        for written in [&mut pair.cert_file, &mut pair.key_file] {
+            if written.contains('\n') {
+                continue;
+            }
+            let text = text_at(written);
+            let path = match &text {
+                Some(text) => std::mem::replace(written, text.clone()),
+                None => written.clone(),
+            };
+            named.push((path, text));
+        }
+    }
+    named
+}
+
+fn text_at(path: &str) -> Option<String> {
+    match std::fs::read(path) {
+        Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                error!("{path}: {error}");
+            }
+            None
+        }
+    }
 }
 
 fn merge(merged: &mut Dynamic, next: Dynamic) {

@@ -73,7 +73,7 @@ pub(crate) async fn relay(
     let mut out = Buffer::take(Room::Small);
     if answering.answer.status == 101 {
         forward::switching_head(answering.answer, out.vec_mut());
-        return Ok(match client.socket.send(out, &client.timer).await {
+        return Ok(match client.transport.send(out, &client.timer).await {
             Ok(()) => End::Tunnel { first: piece },
             Err(_) => End::Cut,
         });
@@ -131,7 +131,7 @@ pub(crate) async fn relay(
             }
             sends.push(piece);
         }
-        let sent = client.socket.send_all(sends, &client.timer).await;
+        let sent = client.transport.send_all(sends, &client.timer).await;
         if sent.is_err() {
             return Ok(cut(client, &to_client));
         }
@@ -175,7 +175,7 @@ pub(crate) async fn relay(
 fn cut(client: &Client, to_client: &ToClient) -> End {
     if to_client.close_delimited {
         // A plain close would look like the end of the body.
-        client.socket.reset_on_close();
+        client.transport.reset_on_close();
     }
     End::Cut
 }
@@ -258,7 +258,7 @@ async fn forward_interim(client: &Client, answering: &mut Answering<'_>) -> Resu
     let mut out = Buffer::take(Room::Small);
     forward::interim_head(answering.answer, out.vec_mut());
     client
-        .socket
+        .transport
         .send(out, &client.timer)
         .await
         .map_err(|_| client_gone())
@@ -269,7 +269,7 @@ async fn go_on(client: &Client, upload: &Upload) -> Result<(), Failure> {
     let mut out = Buffer::take(Room::Small);
     out.extend(b"HTTP/1.1 100 Continue\r\n\r\n");
     client
-        .socket
+        .transport
         .send(out, &client.timer)
         .await
         .map_err(|_| client_gone())?;
@@ -312,11 +312,11 @@ async fn next(
             upstream.socket.shutdown(Shutdown::Both);
             return Err(client_gone());
         }
-        match client.socket.peer() {
+        match client.transport.peer() {
             Peer::Present => {}
             // It may wait with its sending side closed, or have left: ask its kernel, without a byte on the wire that
             // the client could see. If nobody is there, the next look says `Gone`.
-            Peer::HalfClosed => client.socket.probe_peer(),
+            Peer::HalfClosed => client.transport.probe_peer(),
             Peer::Gone => {
                 upstream.socket.shutdown(Shutdown::Both);
                 return Err(client_gone());

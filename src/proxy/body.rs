@@ -141,7 +141,7 @@ pub(crate) async fn upload(
             Some(buffer) if !buffer.is_empty() => buffer,
             _ => {
                 timer.set(deadline.unwrap_or_else(|| coarse() + BODY_STALL_TIMEOUT));
-                match client.socket.recv(room, timer).await {
+                match client.transport.recv(room, timer).await {
                     Ok(buffer) if buffer.is_empty() => return UploadEnd::ClientGone,
                     Ok(buffer) => buffer,
                     Err(error) if error.kind() == io::ErrorKind::TimedOut => {

@@ -1,6 +1,6 @@
 //! A client's connection: one exchange after another, and the waits between them.
 //!
-//! Owns the client's socket and when it is closed. While it has nothing to do a connection holds no buffer and no heads:
+//! Owns the client's transport and when it is closed. While it has nothing to do a connection holds no buffer and no heads:
 //! the future of its active part is boxed, and freed when the client has been quiet for about a second.
 //! Never looks into a request. Read next: `exchange.rs`.
 
@@ -12,20 +12,22 @@ use std::rc::Rc;
 use super::core::Core;
 use super::exchange::{self, After};
 use super::forward;
+use super::handshake;
 use super::reply::{self, Answer, Manner};
 use super::session::Session;
+use super::transport::{Sealed, Transport};
 use crate::frontend::middleware::Context;
 use crate::http::Version;
 use crate::http::h1::{self, Request};
 use crate::limits::{HEAD_READ_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT};
 use crate::reactor::coarse;
-use crate::reactor::{Buffer, Room, Socket, Timer};
+use crate::reactor::{Buffer, Room, Timer};
 use crate::snapshot::EntryPointId;
 use std::net::Shutdown;
 
 /// The client's side of a connection.
 pub(crate) struct Client {
-    pub(crate) socket: Socket,
+    pub(crate) transport: Transport,
     pub(crate) entry_point: EntryPointId,
     /// Its `X-Forwarded-*` fields are believed.
     pub(crate) trusted: bool,
@@ -41,7 +43,7 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(
         core: &Core,
-        socket: Socket,
+        transport: Transport,
         peer: SocketAddr,
         entry_point: EntryPointId,
     ) -> Self {
@@ -54,7 +56,7 @@ impl Client {
             IpAddr::V6(ip) => ip.to_string(),
         };
         Self {
-            socket,
+            transport,
             entry_point,
             trusted,
             ip,
@@ -70,7 +72,7 @@ impl Client {
             entry_point: self.entry_point.0,
             peer: self.ip,
             is_trusted: self.trusted,
-            is_tls: false,
+            is_tls: self.transport.is_tls(),
         }
     }
 
@@ -96,16 +98,30 @@ impl Drop for Membership {
 pub(crate) async fn serve(core: Rc<Core>, client: Rc<Client>, place: usize, received: Buffer) {
     let membership = Membership { core, place };
     let core = &membership.core;
-    let mut activity = Box::pin(active(core, &client, true, received)).await;
+    match &client.transport {
+        Transport::Plain(_) => converse(core, &client, received).await,
+        Transport::Tls(sealed) => {
+            // Boxed, as what is active: an idle connection does not carry the room for its beginning and its end.
+            if Box::pin(handshake::run(core, &client, sealed, received)).await {
+                converse(core, &client, Buffer::empty()).await;
+                Box::pin(sealed.close()).await;
+            }
+        }
+    }
+}
+
+/// Exchanges and quiet times until the connection is of no more use. `received` is what came before.
+async fn converse(core: &Rc<Core>, client: &Rc<Client>, received: Buffer) {
+    let mut activity = Box::pin(active(core, client, true, received)).await;
     while let Activity::Quiet = activity {
         client.waiting.set(true);
         // The time limit of the idle wait is still set from the hot one.
-        let readable = client.socket.readable(&client.timer).await;
+        let readable = client.transport.readable(&client.timer).await;
         client.waiting.set(false);
         if readable.is_err() {
             return;
         }
-        activity = Box::pin(active(core, &client, false, Buffer::empty())).await;
+        activity = Box::pin(active(core, client, false, Buffer::empty())).await;
     }
 }
 
@@ -172,7 +188,7 @@ async fn next_request(
         session.inbound = None;
         if core.draining() && !first {
             // What the client has sent by now is answered, and nothing is waited for.
-            client.socket.shutdown(Shutdown::Read);
+            client.transport.shutdown(Shutdown::Read);
         }
         match if first {
             Some(HEAD_READ_TIMEOUT)
@@ -183,7 +199,7 @@ async fn next_request(
             None => client.timer.clear(),
         }
         client.waiting.set(true);
-        let received = client.socket.recv_hot(Room::Small, &client.timer).await;
+        let received = client.transport.recv_hot(Room::Small, &client.timer).await;
         client.waiting.set(false);
         match received {
             Ok(None) if core.draining() => return Next::Closed,
@@ -215,7 +231,7 @@ async fn next_request(
                 .timer
                 .set(coarse() + timeouts.read.unwrap_or(HEAD_READ_TIMEOUT));
         }
-        match client.socket.recv(Room::Small, &client.timer).await {
+        match client.transport.recv(Room::Small, &client.timer).await {
             Ok(more) if more.is_empty() => return Next::Closed,
             Ok(more) => match &mut session.inbound {
                 Some(inbound) if !inbound.is_empty() => inbound.extend(more.bytes()),
@@ -232,29 +248,44 @@ async fn next_request(
 /// Answers a request that could not be read, and closes: where it ends is not known.
 async fn refuse(core: &Rc<Core>, client: &Client, session: &mut Session, answer: Answer) {
     session.inbound = None;
-    let at = coarse();
+    let out = refusal(core, answer);
+    client.timer.set(coarse() + LINGER_TIMEOUT);
+    if client.transport.send(out, &client.timer).await.is_ok() {
+        linger(client).await;
+    }
+}
+
+fn refusal(core: &Core, answer: Answer) -> Buffer {
     let mut out = Buffer::take(Room::Small);
     let manner = Manner {
         version: Version::Http11,
         head_only: false,
         keep: false,
     };
-    reply::write(core, answer, manner, at, out.vec_mut());
-    client.timer.set(at + LINGER_TIMEOUT);
-    if client.socket.send(out, &client.timer).await.is_ok() {
+    reply::write(core, answer, manner, coarse(), out.vec_mut());
+    out
+}
+
+/// Answers a client that speaks HTTP where TLS is spoken, in the language it understands.
+pub(super) async fn refuse_plain(core: &Core, client: &Client, sealed: &Sealed, answer: Answer) {
+    client.timer.set(coarse() + LINGER_TIMEOUT);
+    let sent = sealed
+        .send_plain(refusal(core, answer), &client.timer)
+        .await;
+    if sent.is_ok() {
         linger(client).await;
     }
 }
 
 /// Closes in a way that lets the client read the answer: while it still sends, closing at once would reset the
 /// connection and take the answer with it. Bounded in time and bytes.
-async fn linger(client: &Client) {
-    client.socket.shutdown(Shutdown::Write);
+pub(super) async fn linger(client: &Client) {
+    client.transport.finish().await;
     client.timer.set(coarse() + LINGER_TIMEOUT);
     let mut left = LINGER_BYTES_MAX;
-    while let Ok(buffer) = client.socket.recv(Room::Small, &client.timer).await {
-        left = left.saturating_sub(buffer.len());
-        if buffer.is_empty() || left == 0 {
+    while let Ok(count) = client.transport.discard(&client.timer).await {
+        left = left.saturating_sub(count);
+        if count == 0 || left == 0 {
             return;
         }
     }

@@ -14,15 +14,17 @@ use crossbeam::channel::Sender;
 
 use super::connection::Client;
 use super::date::Date;
+use super::handshake::Handshakes;
 use super::random::Random;
 use super::session::Session;
 use super::upstream::Pools;
 use crate::limits::{DESCRIPTORS_BASE, DESCRIPTORS_PER_CORE, DESCRIPTORS_RESERVED_PART, HOT_WAIT};
 use crate::mailbox::{MailboxSender, Report};
 use crate::reactor::{self, Buffer};
-use crate::settings::Settings;
-use crate::snapshot::Snapshot;
+use crate::settings::{EntryPoint, Settings};
+use crate::snapshot::{EntryPointId, Snapshot};
 use crate::telemetry::counter::Shard;
+use crate::tls;
 use std::net::Shutdown;
 
 /// Spare sessions kept for reuse by a core; more are freed.
@@ -96,6 +98,7 @@ pub(crate) struct Core {
     pub(crate) pools: Pools,
     pub(crate) date: Date,
     pub(crate) random: Random,
+    pub(crate) handshakes: Handshakes,
     pub(crate) counters: Arc<Shard>,
     pub(crate) load: Arc<Load>,
     /// Indexed by core; this core is among them.
@@ -132,11 +135,15 @@ struct Clients {
 impl Core {
     pub(crate) fn new(
         index: usize,
-        settings: Settings,
+        mut settings: Settings,
         counters: Arc<Shard>,
         neighbours: Vec<Neighbour>,
         reports: Sender<Report>,
     ) -> Self {
+        // What is counted by reference is this core's own.
+        for entry_point in &mut settings.entry_points {
+            entry_point.tls = entry_point.tls.as_ref().map(tls::Server::for_core);
+        }
         let idle_max = settings.upstream_idle_max.div_ceil(neighbours.len().max(1));
         let load = neighbours
             .get(index)
@@ -151,6 +158,7 @@ impl Core {
             pools: Pools::new(idle_max, Arc::clone(&load)),
             date: Date::default(),
             random: Random::default(),
+            handshakes: Handshakes::default(),
             counters,
             load,
             neighbours,
@@ -162,6 +170,10 @@ impl Core {
             activity: Activity::default(),
             sessions: RefCell::default(),
         }
+    }
+
+    pub(crate) fn entry_point(&self, id: EntryPointId) -> &EntryPoint {
+        &self.settings.entry_points[usize::from(id.0)]
     }
 
     /// The snapshot to serve by from here on. An exchange takes it once and keeps it, even across a reload.
@@ -195,7 +207,7 @@ impl Core {
         for client in self.clients.borrow().places.iter().flatten() {
             if client.waiting() {
                 // The pending receive ends with what has arrived, or with the end of the stream.
-                client.socket.shutdown(Shutdown::Read);
+                client.transport.shutdown(Shutdown::Read);
             }
         }
         self.report_if_drained();

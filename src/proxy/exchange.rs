@@ -522,7 +522,7 @@ async fn answer(
         }
         Own::Empty => reply::write_empty(core, manner, at, out.vec_mut()),
     }
-    if client.socket.send(out, &client.timer).await.is_err() {
+    if client.transport.send(out, &client.timer).await.is_err() {
         return After::Close;
     }
     match (keep, read) {

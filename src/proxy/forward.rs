@@ -74,7 +74,7 @@ pub(crate) fn request_head(
         encode::field(
             out,
             b"X-Forwarded-Port",
-            port_of(authority).unwrap_or(b"80"),
+            port_of(authority).unwrap_or_else(|| default_port(client)),
         );
     }
     match request.framing {
@@ -122,7 +122,7 @@ pub(crate) fn introduce(core: &Core, client: &Client, out: &mut Vec<u8>) {
     out.clear();
     encode::field(out, b"X-Forwarded-For", client.address.as_bytes());
     encode::field(out, b"X-Real-Ip", client.address.as_bytes());
-    encode::field(out, b"X-Forwarded-Proto", b"http");
+    encode::field(out, b"X-Forwarded-Proto", proto(client));
     encode::field(
         out,
         b"X-Forwarded-Server",
@@ -141,7 +141,7 @@ fn forwarded(core: &Core, client: &Client, head: &Head, out: &mut Vec<u8>) {
     out.extend_from_slice(client.address.as_bytes());
     out.extend_from_slice(b"\r\n");
     let authority = head.authority();
-    let proto = said(FieldId::XForwardedProto).unwrap_or(b"http");
+    let proto = said(FieldId::XForwardedProto).unwrap_or_else(|| proto(client));
     encode::field(
         out,
         b"X-Real-Ip",
@@ -157,7 +157,7 @@ fn forwarded(core: &Core, client: &Client, head: &Head, out: &mut Vec<u8>) {
     let usual: &[u8] = if matches!(proto, b"https" | b"wss") {
         b"443"
     } else {
-        b"80"
+        default_port(client)
     };
     let port = said(FieldId::XForwardedPort)
         .or_else(|| port_of(authority))
@@ -168,6 +168,22 @@ fn forwarded(core: &Core, client: &Client, head: &Head, out: &mut Vec<u8>) {
         b"X-Forwarded-Server",
         core.settings.host_name.as_bytes(),
     );
+}
+
+fn proto(client: &Client) -> &'static [u8] {
+    if client.transport.is_tls() {
+        b"https"
+    } else {
+        b"http"
+    }
+}
+
+fn default_port(client: &Client) -> &'static [u8] {
+    if client.transport.is_tls() {
+        b"443"
+    } else {
+        b"80"
+    }
 }
 
 /// The port of `host:port` or `[host]:port`.

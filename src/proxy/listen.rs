@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::connection::{self, Client};
 use super::core::Core;
 use super::proxied;
+use super::transport::Transport;
 use crate::limits::DESCRIPTORS_WAIT;
 use crate::mailbox::Message;
 use crate::reactor::{self, Buffer, Listener, Socket, sleep};
@@ -71,15 +72,10 @@ fn is_exhaustion(error: &std::io::Error) -> bool {
 /// Starts to serve a connection on this core.
 pub(crate) fn begin(core: &Rc<Core>, socket: Socket, peer: SocketAddr, entry_point: EntryPointId) {
     core.counters.connections_accepted.add(1);
-    let settings = &core.settings.entry_points[usize::from(entry_point.0)];
-    if settings.proxy_protocol.is_some() {
-        reactor::spawn(begin_proxied(Rc::clone(core), socket, peer, entry_point));
-        return;
+    match &core.entry_point(entry_point).proxy_protocol {
+        None => serve(core, socket, peer, entry_point, Buffer::empty()),
+        Some(_) => reactor::spawn(begin_proxied(Rc::clone(core), socket, peer, entry_point)),
     }
-    let client = Rc::new(Client::new(core, socket, peer, entry_point));
-    let place = core.join(&client);
-    let serving = connection::serve(Rc::clone(core), client, place, Buffer::empty());
-    reactor::spawn(serving);
 }
 
 /// As `begin`, once it is known who the client is.
@@ -89,22 +85,46 @@ async fn begin_proxied(
     peer: SocketAddr,
     entry_point: EntryPointId,
 ) {
-    let settings = &core.settings.entry_points[usize::from(entry_point.0)];
-    let Some(trust) = &settings.proxy_protocol else {
+    let Some(trust) = &core.entry_point(entry_point).proxy_protocol else {
         return;
     };
     // A drain waits for it as for one that is not accepted yet.
     core.accepts();
-    let read = proxied::read(&socket, peer, trust).await;
-    let serving = read.map(|(peer, received)| {
-        let client = Rc::new(Client::new(&core, socket, peer, entry_point));
-        let place = core.join(&client);
-        connection::serve(Rc::clone(&core), client, place, received)
-    });
-    core.accepts_no_more();
-    if let Some(serving) = serving {
-        reactor::spawn(serving);
+    if let Some((peer, received)) = proxied::read(&socket, peer, trust).await {
+        serve(&core, socket, peer, entry_point, received);
     }
+    core.accepts_no_more();
+}
+
+/// Starts the task of a connection. `received` is what its client has sent already.
+fn serve(
+    core: &Rc<Core>,
+    socket: Socket,
+    peer: SocketAddr,
+    entry_point: EntryPointId,
+    received: Buffer,
+) {
+    let snapshot = core.snapshot();
+    let tls = snapshot
+        .tls(entry_point)
+        .or_else(|| core.entry_point(entry_point).tls.as_ref());
+    let transport = match tls {
+        None => Transport::Plain(socket),
+        Some(server) => {
+            let local = || Some(socket.local_addr().ok()?.ip().to_canonical());
+            match server.accept(local) {
+                Ok(connection) => Transport::tls(socket, connection),
+                Err(error) => {
+                    tracing::error!("core {}: no TLS connection: {error}", core.index);
+                    return;
+                }
+            }
+        }
+    };
+    let client = Rc::new(Client::new(core, transport, peer, entry_point));
+    let place = core.join(&client);
+    let serving = connection::serve(Rc::clone(core), client, place, received);
+    reactor::spawn(serving);
 }
 
 /// Gives the connection to the least crowded core if this one is crowded. Gives it back if it is to stay.

@@ -12,11 +12,13 @@ mod date;
 mod exchange;
 mod failure;
 mod forward;
+mod handshake;
 mod listen;
 mod proxied;
 mod random;
 mod reply;
 mod session;
+mod transport;
 mod tunnel;
 mod upstream;
 

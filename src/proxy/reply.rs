@@ -34,6 +34,7 @@ pub(crate) const NOT_FOUND: Answer = Answer {
 };
 pub(crate) const METHOD_NOT_ALLOWED: Answer = text(405, "Method Not Allowed");
 pub(crate) const BAD_REQUEST: Answer = text(400, "400 Bad Request");
+pub(crate) const NOT_TLS: Answer = text(400, "Client sent an HTTP request to an HTTPS server.\n");
 pub(crate) const REQUEST_TIMEOUT: Answer = text(408, "Request Timeout");
 pub(crate) const INTERNAL: Answer = text(500, "Internal Server Error");
 

@@ -24,7 +24,7 @@ pub(crate) async fn run(
     let server = std::rc::Rc::clone(&upstream.socket);
     let sever = || {
         server.shutdown(Shutdown::Both);
-        client.socket.shutdown(Shutdown::Both);
+        client.transport.shutdown(Shutdown::Both);
     };
     let mut up = pin!(async {
         let unlimited = Timer::new();
@@ -33,7 +33,7 @@ pub(crate) async fn run(
         loop {
             let buffer = match early.take().filter(|buffer| !buffer.is_empty()) {
                 Some(buffer) => buffer,
-                None => match client.socket.recv_patient(Room::Small, &unlimited).await {
+                None => match client.transport.recv_patient(Room::Small, &unlimited).await {
                     Ok(buffer) if buffer.is_empty() => return server.shutdown(Shutdown::Write),
                     Ok(buffer) => buffer,
                     Err(_) => return sever(),
@@ -50,12 +50,12 @@ pub(crate) async fn run(
         loop {
             if !buffer.is_empty() {
                 client.timer.set(coarse() + SEND_STALL_TIMEOUT);
-                if client.socket.send(buffer, &client.timer).await.is_err() {
+                if client.transport.send(buffer, &client.timer).await.is_err() {
                     return sever();
                 }
             }
             buffer = match poll_fn(|cx| upstream.poll_next(cx)).await {
-                Ok(buffer) if buffer.is_empty() => return client.socket.shutdown(Shutdown::Write),
+                Ok(buffer) if buffer.is_empty() => return client.transport.finish().await,
                 Ok(buffer) => buffer,
                 Err(_) => return sever(),
             };

@@ -20,5 +20,6 @@ mod redirect;
 mod reload;
 mod routing;
 mod timeouts;
+mod tls;
 mod upgrade;
 mod white_list;

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod coreway;
 pub mod origin;
+pub mod tls;
 pub mod wait;
 pub mod wire;
 

@@ -307,9 +307,9 @@ impl Acceptor {
             Some(result) => Some(result),
             // What the kernel has accepted already is still on its way to us.
             None => {
-                let moment = timer::Timer::new();
+                let moment = Timer::new();
                 moment.set(clock::now() + Duration::from_millis(10));
-                timer::limit(&moment, accepting).await
+                limit(&moment, accepting).await
             }
         };
         let accepted = accepted.ok_or_else(|| io::Error::from_raw_os_error(libc::ECANCELED))??;

@@ -5,6 +5,10 @@
 //! Read next: `either.rs` (the choice), `ring/mod.rs` (the default).
 
 #[cfg(not(test))]
+#[cfg_attr(
+    feature = "glommio",
+    allow(dead_code, reason = "glommio has calls of its own for some of these")
+)]
 mod descriptor;
 
 #[cfg(all(not(test), not(feature = "glommio")))]
