@@ -80,57 +80,60 @@ impl FieldId {
         let [.., mark, _] = name else {
             return Self::Other;
         };
-        let candidate = match (name.len(), mark | 0x20) {
-            (2, b't') => Self::Te,
-            (3, b'i') => Self::Via,
-            (4, b's') => Self::Host,
-            (4, b't') => Self::Date,
-            (6, b'c') => Self::Expect,
-            (6, b'e') => Self::Server,
-            (6, b'i') => Self::Cookie,
-            (6, b'p') => Self::Accept,
-            (7, b'd') => Self::Upgrade,
-            (7, b'e') => Self::Trailer,
-            (8, b'o') => Self::Location,
-            (9, b'i') => Self::XRealIp,
-            (10, b'i') => Self::SetCookie,
-            (10, b'n') => Self::UserAgent,
-            (10, b'o') => Self::Connection,
-            (10, b'v') => Self::KeepAlive,
-            (12, b'p') => Self::ContentType,
-            (13, b'o') => return Self::either(name, Self::Authorization, Self::CacheControl),
-            (14, b't') => Self::ContentLength,
-            (15, b'n') => Self::AcceptEncoding,
-            (15, b'o') => Self::XForwardedFor,
-            (15, b'r') => Self::XForwardedUri,
-            (15, b't') => Self::XReplacedPath,
-            (16, b'n') => Self::ContentEncoding,
-            (16, b'o') => Self::ProxyConnection,
-            (16, b'r') => Self::XForwardedPort,
-            (16, b's') => Self::XForwardedHost,
-            (17, b'n') => Self::TransferEncoding,
-            (17, b't') => Self::XForwardedProto,
-            (18, b'e') => Self::XForwardedServer,
-            (18, b'i') => Self::XForwardedPrefix,
-            (18, b'o') => Self::XForwardedMethod,
-            (18, b't') => Self::ProxyAuthenticate,
-            (19, b'o') => Self::ProxyAuthorization,
-            _ => return Self::Other,
-        };
-        Self::either(name, candidate, Self::Other)
+        match (name.len(), mark | 0x20) {
+            (2, b't') => Self::Te.if_named(name),
+            (3, b'i') => Self::Via.if_named(name),
+            (4, b's') => Self::Host.if_named(name),
+            (4, b't') => Self::Date.if_named(name),
+            (6, b'c') => Self::Expect.if_named(name),
+            (6, b'e') => Self::Server.if_named(name),
+            (6, b'i') => Self::Cookie.if_named(name),
+            (6, b'p') => Self::Accept.if_named(name),
+            (7, b'd') => Self::Upgrade.if_named(name),
+            (7, b'e') => Self::Trailer.if_named(name),
+            (8, b'o') => Self::Location.if_named(name),
+            (9, b'i') => Self::XRealIp.if_named(name),
+            (10, b'i') => Self::SetCookie.if_named(name),
+            (10, b'n') => Self::UserAgent.if_named(name),
+            (10, b'o') => Self::Connection.if_named(name),
+            (10, b'v') => Self::KeepAlive.if_named(name),
+            (12, b'p') => Self::ContentType.if_named(name),
+            (13, b'o') if matches!(name, [b'A' | b'a', ..]) => Self::Authorization.if_named(name),
+            (13, b'o') => Self::CacheControl.if_named(name),
+            (14, b't') => Self::ContentLength.if_named(name),
+            (15, b'n') => Self::AcceptEncoding.if_named(name),
+            (15, b'o') => Self::XForwardedFor.if_named(name),
+            (15, b'r') => Self::XForwardedUri.if_named(name),
+            (15, b't') => Self::XReplacedPath.if_named(name),
+            (16, b'n') => Self::ContentEncoding.if_named(name),
+            (16, b'o') => Self::ProxyConnection.if_named(name),
+            (16, b'r') => Self::XForwardedPort.if_named(name),
+            (16, b's') => Self::XForwardedHost.if_named(name),
+            (17, b'n') => Self::TransferEncoding.if_named(name),
+            (17, b't') => Self::XForwardedProto.if_named(name),
+            (18, b'e') => Self::XForwardedServer.if_named(name),
+            (18, b'i') => Self::XForwardedPrefix.if_named(name),
+            (18, b'o') => Self::XForwardedMethod.if_named(name),
+            (18, b't') => Self::ProxyAuthenticate.if_named(name),
+            (19, b'o') => Self::ProxyAuthorization.if_named(name),
+            _ => Self::Other,
+        }
     }
 
-    /// `first` or `second`, whichever the name is, else `Other`.
-    #[inline]
-    fn either(name: &[u8], first: Self, second: Self) -> Self {
-        // The usual spelling is one comparison of words; others go byte by byte.
-        let is = |id: Self| {
-            name == id.name().as_bytes() || name.eq_ignore_ascii_case(id.name().as_bytes())
-        };
-        if is(first) {
-            first
-        } else if second != Self::Other && is(second) {
-            second
+    /// Itself if this is its name, else `Other`. Inlined where the id is a constant, the comparison is one of words.
+    #[inline(always)]
+    fn if_named(self, name: &[u8]) -> Self {
+        if name == self.name().as_bytes() {
+            self
+        } else {
+            self.if_named_in_any_case(name)
+        }
+    }
+
+    #[cold]
+    fn if_named_in_any_case(self, name: &[u8]) -> Self {
+        if name.eq_ignore_ascii_case(self.name().as_bytes()) {
+            self
         } else {
             Self::Other
         }

@@ -23,6 +23,20 @@ impl TargetClass {
         )
     }
 
+    /// The class of the target at the front of `bytes`, and its length: it ends before the first byte that is refused.
+    #[inline]
+    pub(super) fn of_front(bytes: &[u8]) -> (Self, usize) {
+        let mut union = Self::default();
+        for (at, &byte) in bytes.iter().enumerate() {
+            let class = CLASS[usize::from(byte)];
+            if class & Self::REFUSE != 0 {
+                return (union, at);
+            }
+            union.0 |= class;
+        }
+        (union, bytes.len())
+    }
+
     /// Some byte has to be percent-encoded.
     pub(super) const fn needs_escape(self) -> bool {
         self.0 & Self::ESCAPE != 0

@@ -68,40 +68,27 @@ pub(in crate::http) fn fields(
         if let [b'\r', b'\n', ..] = rest {
             break;
         }
-        let colon = rest
-            .iter()
-            .position(|&byte| !syntax::is_token_byte(byte))
-            .ok_or(Defect::LineEnd)?;
-        if rest[colon] != b':' || colon == 0 {
-            return Err(name_defect(rest, colon));
-        }
-        let line_end = memchr(b'\n', &rest[colon..]).ok_or(Defect::LineEnd)? + colon - 1;
-        if rest[line_end] != b'\r' {
-            return Err(Defect::LineEnd);
-        }
-        let line = &rest[..line_end];
-        let (value_start, is_tight) = match &line[colon + 1..] {
+        let (colon, id) = name(rest)?;
+        let (value_start, is_spaced) = match &rest[colon + 1..] {
             // `name: value`, as nearly everybody writes it, and as we would.
-            [b' ', first, .., last] if !is_blank(*first) && !is_blank(*last) => (colon + 2, true),
-            [b' ', only] if !is_blank(*only) => (colon + 2, true),
-            _ => (trimmed_start(line, colon + 1), false),
+            [b' ', first, ..] if !is_blank(*first) => (colon + 2, true),
+            _ => (colon + 1, false),
         };
-        let value = if is_tight {
-            &line[value_start..]
-        } else {
-            syntax::trim(&line[value_start..])
-        };
-        if !syntax::is_value(value) {
-            return Err(if memchr(b'\r', value).is_some() {
-                Defect::LineEnd
-            } else {
-                Defect::FieldValue
-            });
+        let (value, line_end) =
+            rest[value_start..].split_at(syntax::value_bytes(&rest[value_start..]));
+        if !line_end.starts_with(b"\r\n") {
+            return Err(value_defect(&rest[value_start..]));
         }
+        let is_tight = is_spaced && matches!(value, [.., last] if !is_blank(*last));
+        let line_bytes = value_start + value.len() + 2;
+        let (value_start, value) = if is_tight {
+            (value_start, value)
+        } else {
+            trimmed(value_start, value)
+        };
         if head.fields.len() == HEAD_FIELDS_MAX {
             return Err(Defect::FieldsTooMany);
         }
-        let id = FieldId::of(&line[..colon]);
         head.fields.push(Field {
             name: Span::new(at, at + colon),
             value: Span::new(at + value_start, at + value_start + value.len()),
@@ -110,7 +97,7 @@ pub(in crate::http) fn fields(
             written: is_tight,
         });
         head.present.insert(id);
-        at += line_end + 2;
+        at += line_bytes;
     }
     head.text.extend_from_slice(&message[..at]);
     Ok(at + 2)
@@ -121,22 +108,52 @@ const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// Where a line goes on after the spaces and tabs at `start`.
-fn trimmed_start(line: &[u8], start: usize) -> usize {
-    line[start..]
-        .iter()
-        .position(|&byte| !is_blank(byte))
-        .map_or(line.len(), |blanks| start + blanks)
+/// Where a value starts, and what it is, without the spaces and tabs around it.
+#[cold]
+fn trimmed(start: usize, value: &[u8]) -> (usize, &[u8]) {
+    let blanks = value.iter().take_while(|&&byte| is_blank(byte)).count();
+    (start + blanks, syntax::trim(value))
 }
 
-/// Why a line whose name ends at `end` is none.
+/// The length of the field name at the front of `rest`, which a colon follows, and its id.
+#[inline]
+fn name(rest: &[u8]) -> Result<(usize, FieldId), Defect> {
+    if let Some(colon) = syntax::colon(rest) {
+        let name = &rest[..colon];
+        let id = FieldId::of(name);
+        // A known name is a token as it is.
+        if id != FieldId::Other || syntax::is_token(name) {
+            return Ok((colon, id));
+        }
+    }
+    Err(name_defect(rest))
+}
+
+/// Why no field name and colon are at the front of `rest`.
 #[cold]
-fn name_defect(line: &[u8], end: usize) -> Defect {
-    match &line[end..] {
-        [b' ' | b'\t', ..] if end == 0 => Defect::Folding,
+fn name_defect(rest: &[u8]) -> Defect {
+    let token_bytes = rest
+        .iter()
+        .take_while(|&&byte| syntax::is_token_byte(byte))
+        .count();
+    match &rest[token_bytes..] {
+        [] => Defect::LineEnd,
+        [b' ' | b'\t', ..] if token_bytes == 0 => Defect::Folding,
         // A whole line without a colon.
         [b'\r', b'\n', ..] => Defect::FieldName,
         [b'\r' | b'\n', ..] => Defect::LineEnd,
         _ => Defect::FieldName,
+    }
+}
+
+/// Why a line does not end behind the bytes of its value.
+#[cold]
+fn value_defect(rest: &[u8]) -> Defect {
+    let Some(line) = memchr(b'\n', rest).map(|at| &rest[..at]) else {
+        return Defect::LineEnd;
+    };
+    match line.split_last() {
+        Some((b'\r', value)) if memchr(b'\r', value).is_none() => Defect::FieldValue,
+        _ => Defect::LineEnd,
     }
 }

@@ -134,14 +134,36 @@ fn whole_request(
     scan: &mut Scan,
     head: &mut Head,
 ) -> Result<Option<Request>, RequestError> {
+    // Nearly every head comes in one piece and is good: then reading it finds its end as well.
+    if scan.is_new()
+        && let Ok(request) = read_request(bytes, head)
+    {
+        return Ok(Some(request));
+    }
+    searched_request(bytes, scan, head)
+}
+
+/// Tells the unfinished head from the wrong one, and a wrong one by its first defect.
+#[cold]
+fn searched_request(
+    bytes: &[u8],
+    scan: &mut Scan,
+    head: &mut Head,
+) -> Result<Option<Request>, RequestError> {
+    head.clear();
     match scan.search(bytes)? {
-        Found::Head => {}
+        Found::Head => read_request(bytes, head).map(Some),
         Found::Part { first_line_ended } => {
             unfinished_request(bytes, first_line_ended, scan, head)?;
-            return Ok(None);
+            Ok(None)
         }
-        Found::TooLarge => return Err(RequestError::HeadTooLarge),
+        Found::TooLarge => Err(RequestError::HeadTooLarge),
     }
+}
+
+/// Reads a head that is whole; one that is not has some defect.
+#[inline]
+fn read_request(bytes: &[u8], head: &mut Head) -> Result<Request, RequestError> {
     let skipped = leading_line(bytes);
     let message = &bytes[skipped..];
     let line = RequestLine::read(message, head)?;
@@ -167,7 +189,7 @@ fn whole_request(
         request.expect_continue = !matches!(request.framing, Framing::None | Framing::Length(0))
             && framing::expects_continue(head);
     }
-    Ok(Some(request))
+    Ok(request)
 }
 
 /// Fields that say something about the connection; most requests have none.
@@ -228,6 +250,34 @@ impl RequestLine {
     /// Reads the line at the front of `message`: method and version go into `head`.
     #[inline]
     fn read(message: &[u8], head: &mut Head) -> Result<Self, RequestError> {
+        match Self::read_get(message, head) {
+            Some(line) => Ok(line),
+            None => Self::read_any(message, head),
+        }
+    }
+
+    /// Reads `GET <target> HTTP/1.1`, the usual line; `None` for any other, good or not.
+    #[inline]
+    fn read_get(message: &[u8], head: &mut Head) -> Option<Self> {
+        let rest = message.strip_prefix(b"GET ")?;
+        let (class, target_bytes) = TargetClass::of_front(rest);
+        if target_bytes == 0 || target_bytes > TARGET_BYTES_MAX {
+            return None;
+        }
+        if !rest[target_bytes..].starts_with(b" HTTP/1.1\r\n") {
+            return None;
+        }
+        let target_end = b"GET ".len() + target_bytes;
+        head.method = Span::new(0, b"GET".len());
+        head.version = Version::Http11;
+        Some(Self {
+            bytes: target_end + b" HTTP/1.1\r\n".len(),
+            target: Span::new(b"GET ".len(), target_end),
+            class,
+        })
+    }
+
+    fn read_any(message: &[u8], head: &mut Head) -> Result<Self, RequestError> {
         let line_end = memchr(b'\n', message).ok_or(Defect::LineEnd)?;
         let Some((b'\r', line)) = message[..line_end].split_last() else {
             return Err(Defect::LineEnd.into());
@@ -434,21 +484,43 @@ fn whole_response(
     head: &mut Head,
     asked: Asked,
 ) -> Result<Option<Response>, ResponseError> {
+    if scan.is_new()
+        && let Ok(response) = read_response(bytes, head, asked)
+    {
+        return Ok(Some(response));
+    }
+    searched_response(bytes, scan, head, asked)
+}
+
+/// Tells the unfinished head from the wrong one, and a wrong one by its first defect.
+#[cold]
+fn searched_response(
+    bytes: &[u8],
+    scan: &mut Scan,
+    head: &mut Head,
+    asked: Asked,
+) -> Result<Option<Response>, ResponseError> {
+    head.clear();
     match scan.search(bytes)? {
-        Found::Head => {}
+        Found::Head => read_response(bytes, head, asked).map(Some),
         Found::Part { .. } => {
             let is_possible = bytes
                 .iter()
                 .zip(b"HTTP/1.")
                 .all(|(byte, expected)| byte == expected);
-            return if is_possible {
+            if is_possible {
                 Ok(None)
             } else {
                 Err(Defect::StartLine.into())
-            };
+            }
         }
-        Found::TooLarge => return Err(ResponseError::HeadTooLarge),
+        Found::TooLarge => Err(ResponseError::HeadTooLarge),
     }
+}
+
+/// Reads a head that is whole; one that is not has some defect.
+#[inline]
+fn read_response(bytes: &[u8], head: &mut Head, asked: Asked) -> Result<Response, ResponseError> {
     let line_bytes = status_line(bytes, head)?;
     let head_bytes = lines::fields(bytes, line_bytes, head)?;
     if head_bytes > HEAD_BYTES_MAX {
@@ -489,12 +561,18 @@ fn whole_response(
         };
         response.persistent &= response.framing != Framing::UntilClose;
     }
-    Ok(Some(response))
+    Ok(response)
 }
 
 /// Reads the status line at the front of `message` into `head`; its bytes. The reason phrase is checked and forgotten.
 #[inline]
 fn status_line(message: &[u8], head: &mut Head) -> Result<usize, Defect> {
+    const USUAL: &[u8] = b"HTTP/1.1 200 OK\r\n";
+    if message.starts_with(USUAL) {
+        head.status = 200;
+        head.version = Version::Http11;
+        return Ok(USUAL.len());
+    }
     let line_end = memchr(b'\n', message).ok_or(Defect::LineEnd)?;
     let Some((b'\r', line)) = message[..line_end].split_last() else {
         return Err(Defect::LineEnd);

@@ -33,17 +33,14 @@ pub(super) enum Found {
 }
 
 impl Scan {
-    /// Looks for the empty line in the bytes that came since the last call with the same front.
+    /// True if nothing was searched yet.
     #[inline]
-    pub(super) fn search(&mut self, bytes: &[u8]) -> Result<Found, Defect> {
-        // The usual case: nothing came before, and these bytes end with an empty line, so there is one.
-        if self.searched == 0 && bytes.len() > 4 && bytes.ends_with(b"\r\n\r\n") {
-            return Ok(Found::Head);
-        }
-        self.search_lines(bytes)
+    pub(super) const fn is_new(&self) -> bool {
+        self.searched == 0
     }
 
-    fn search_lines(&mut self, bytes: &[u8]) -> Result<Found, Defect> {
+    /// Looks for the empty line in the bytes that came since the last call with the same front.
+    pub(super) fn search(&mut self, bytes: &[u8]) -> Result<Found, Defect> {
         let fresh = bytes.get(self.searched..).unwrap_or_default();
         for at in memchr::memchr_iter(b'\n', fresh) {
             let at = self.searched + at;
@@ -89,11 +86,7 @@ mod tests {
             }
         }
         assert_eq!(last, expected, "{text:?} byte by byte");
-        assert_eq!(
-            Scan::default().search_lines(bytes),
-            expected,
-            "{text:?} at once"
-        );
+        assert_eq!(Scan::default().search(bytes), expected, "{text:?} at once");
     }
 
     #[test]
