@@ -16,6 +16,8 @@ mod listen;
 mod random;
 mod reply;
 mod session;
+#[cfg(test)]
+mod simulation;
 mod tunnel;
 mod upstream;
 
