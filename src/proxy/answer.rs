@@ -70,6 +70,7 @@ pub(crate) async fn relay(
     answering: &mut Answering<'_>,
 ) -> Result<End, Failure> {
     let (mut piece, response) = head(core, client, upstream, answering).await?;
+    answering.upload.answered();
     let mut out = Buffer::take(Room::Small);
     if answering.answer.status == 101 {
         forward::switching_head(answering.answer, out.vec_mut());

@@ -40,8 +40,8 @@ pub(crate) fn chunk(sends: &mut Vec<Buffer>, frame: &mut Buffer, data: Buffer) {
 
 /// What the two directions of an exchange know of each other.
 pub(crate) struct Upload {
-    /// The client waits for a `100 Continue`.
-    expected: bool,
+    /// The client waits for a `100 Continue`, and may still be sent one.
+    expected: Cell<bool>,
     started: Cell<bool>,
     running: Cell<bool>,
 }
@@ -49,7 +49,7 @@ pub(crate) struct Upload {
 impl Upload {
     pub(crate) fn new(streamed: bool, expected: bool) -> Self {
         Self {
-            expected,
+            expected: Cell::new(expected),
             started: Cell::new(!expected),
             running: Cell::new(streamed),
         }
@@ -57,12 +57,17 @@ impl Upload {
 
     /// The client still waits to be told to go on.
     pub(crate) fn awaits_continue(&self) -> bool {
-        self.running.get() && self.expected && !self.started.get()
+        self.running.get() && self.expected.get() && !self.started.get()
     }
 
     /// The client was told.
     pub(crate) fn start(&self) {
         self.started.set(true);
+    }
+
+    /// The final answer has begun: a `100 Continue` from now on would stand in the middle of it.
+    pub(crate) fn answered(&self) {
+        self.expected.set(false);
     }
 
     /// The body is on its way, or was.

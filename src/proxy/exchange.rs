@@ -42,6 +42,18 @@ pub(crate) enum After {
     Linger,
 }
 
+impl After {
+    /// After a complete answer that is the last one. A client that did not ask for that may have sent its next request
+    /// already: a plain close would then be a reset, which can overtake the answer.
+    fn last(request: &Request) -> Self {
+        if request.persistent {
+            Self::Linger
+        } else {
+            Self::Close
+        }
+    }
+}
+
 /// One exchange, from a request's head to the last byte of its answer.
 pub(crate) async fn run(
     core: &Rc<Core>,
@@ -383,7 +395,7 @@ async fn attempt(
             if keep_client {
                 After::Keep
             } else {
-                After::Close
+                After::last(request)
             }
         }
         End::Cut => After::Close,
@@ -427,9 +439,11 @@ impl Body {
     }
 }
 
-/// The whole request is still at hand.
+/// The whole request is still at hand. Once its body was begun, what waits in the session is the next request.
 fn repeatable(session: &Session, request: &Request) -> bool {
-    Body::of(request, session) != Body::Streamed && request.upgrade == Upgrade::None
+    !session.body_begun
+        && Body::of(request, session) != Body::Streamed
+        && request.upgrade == Upgrade::None
 }
 
 /// RFC 9110 9.2.2.
@@ -527,7 +541,7 @@ async fn answer(
     }
     match (keep, read) {
         (true, _) => After::Keep,
-        (false, true) => After::Close,
+        (false, true) => After::last(request),
         (false, false) => After::Linger,
     }
 }

@@ -18,6 +18,8 @@ mod proxied;
 mod random;
 mod reply;
 mod session;
+#[cfg(test)]
+mod simulation;
 mod transport;
 mod tunnel;
 mod upstream;

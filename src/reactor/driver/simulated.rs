@@ -392,6 +392,10 @@ impl Network {
                 let reset = core.happens(core.faults.resets);
                 let flow = self.flow(index);
                 flow.under_way -= bytes.len();
+                if flow.end == End::Reset {
+                    // A gap was cut into the stream: what was sent behind it never arrives.
+                    return;
+                }
                 if reset || flow.receiver_gone {
                     self.reset(index);
                     return;
