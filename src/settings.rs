@@ -23,6 +23,8 @@ pub struct Settings {
     pub retry_attempts: Option<u32>,
     /// File descriptors this process may have open at once.
     pub descriptors_max: usize,
+    /// How `https://` servers are spoken to.
+    pub upstream_tls: tls::Client,
     /// Value of `X-Forwarded-Server`.
     pub host_name: String,
 }

@@ -28,6 +28,8 @@ pub struct PoolKey(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
     Http,
+    /// HTTP/1.1 over TLS.
+    Https,
     /// Accepted at load and answered per request as spec backends 2.1 says.
     Unsupported,
 }
@@ -41,6 +43,8 @@ pub struct Server {
     pub scheme: Scheme,
     /// Host and port as configured (no port if none was), ready to be sent as the Host field when `passHostHeader` is off.
     pub authority: Box<[u8]>,
+    /// The host alone, lower case and without brackets: the name that a certificate must be for.
+    pub host: Box<str>,
     /// Where to connect, tried in order. Empty while the name cannot be resolved.
     pub addresses: Vec<SocketAddr>,
     pub pool: PoolKey,

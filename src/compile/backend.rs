@@ -346,10 +346,11 @@ impl Backends {
         let servers = parsed
             .iter()
             .map(|(name, server, url, identity, _)| {
-                let scheme = if url.scheme == "http" && !url.host.is_empty() {
-                    Scheme::Http
-                } else {
-                    Scheme::Unsupported
+                let scheme = match &*url.scheme {
+                    _ if url.host.is_empty() => Scheme::Unsupported,
+                    "http" => Scheme::Http,
+                    "https" => Scheme::Https,
+                    _ => Scheme::Unsupported,
                 };
                 let addresses = match url.address() {
                     Some(address) => vec![SocketAddr::new(address, url.port)],
@@ -373,6 +374,7 @@ impl Backends {
                     url: server.url.clone(),
                     scheme,
                     authority: url.authority.as_bytes().into(),
+                    host: url.host.as_str().into(),
                     addresses,
                     pool: memory.pool(identity),
                 }

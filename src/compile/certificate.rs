@@ -12,8 +12,9 @@ use super::settings::Machine;
 use super::{Rejection, Severity, World};
 use crate::config::dynamic::{Certificate as Written, Dynamic};
 use crate::config::entrypoint::Tls;
+use crate::config::{Global, Place};
 use crate::tls::{
-    Authorities, Certificate, ClientCertificates, MinVersion, Options, Server, Suite,
+    Authorities, Certificate, Client, ClientCertificates, MinVersion, Options, Server, Suite, Trust,
 };
 
 /// TLS of the entry point `name`. What is left out, or not as its writer may think, is added to `left_out`.
@@ -80,6 +81,53 @@ pub(super) fn server(
         })?,
     };
     Server::new(&options, fixed, default).map_err(|error| say(Severity::Error, error.to_string()))
+}
+
+/// Where systems keep the certificates of the authorities they believe; the first that is there counts. As Go looks.
+const SYSTEM_AUTHORITIES: [&str; 6] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// How servers are spoken to over TLS. Of `rootCAs` what cannot be used is added to `left_out`; they take the place of the
+/// system's.
+pub(super) fn client(global: &Global, machine: &Machine, left_out: &mut Vec<Rejection>) -> Client {
+    if global.insecure_skip_verify {
+        return Client::new(&Trust::Anybody);
+    }
+    let mut authorities = Authorities::default();
+    for file in &global.root_cas {
+        let added = machine
+            .text(file)
+            .and_then(|pem| authorities.add(&pem).map_err(|error| error.to_string()));
+        if let Err(why) = added {
+            left_out.push(Rejection {
+                place: Place::Default,
+                severity: Severity::Error,
+                message: format!("rootCAs: {}: {why}", label(file)),
+            });
+        }
+    }
+    if global.root_cas.is_empty() {
+        let found = SYSTEM_AUTHORITIES
+            .iter()
+            .find_map(|path| (machine.read)(path)?.ok());
+        authorities.add_readable(&found.unwrap_or_default());
+    }
+    Client::new(&Trust::Authorities(authorities))
+}
+
+/// A path, or that it is text: of that there may be a page.
+fn label(written: &str) -> &str {
+    if written.contains('\n') {
+        "given as text"
+    } else {
+        written
+    }
 }
 
 /// TLS of each entry point that the providers have certificates for, in the order of `World::entry_points`.
@@ -220,7 +268,6 @@ fn client_certificates(written: &Tls, machine: &Machine) -> Result<ClientCertifi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Place;
     use crate::config::dynamic::TlsEntry;
     use crate::config::entrypoint::ClientCa;
     use std::io;

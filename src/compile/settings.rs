@@ -102,6 +102,7 @@ pub fn settings(
             .as_ref()
             .map(|retry| u32::try_from(retry.attempts.max(0)).unwrap_or(u32::MAX)),
         descriptors_max: machine.descriptors_max,
+        upstream_tls: certificate::client(global, machine, &mut closed),
         host_name: machine.host_name.clone(),
     };
     Ok((settings, closed))

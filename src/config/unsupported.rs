@@ -77,14 +77,6 @@ pub(super) const ROWS: &[Row] = &[
     ),
     // Static sections.
     ignored("sendAnonymousUsage", "has no effect: Coreway sends nothing"),
-    ignored(
-        "insecureSkipVerify",
-        "has no effect yet: https:// servers are not supported",
-    ),
-    ignored(
-        "rootCAs",
-        "has no effect yet: https:// servers are not supported",
-    ),
     ignored("constraints", "has no effect: no provider here has tags"),
     ignored(
         "healthCheck",
@@ -125,7 +117,7 @@ pub(super) const ROWS: &[Row] = &[
     blocks_frontend!("passTLSClientCert"),
     ignored(
         "frontends.*.passTLSCert",
-        "has no effect yet: https:// servers are not supported",
+        "is not supported; servers are shown no certificate",
     ),
     ignored(
         "frontends.*.errors",
@@ -138,7 +130,7 @@ pub(super) const ROWS: &[Row] = &[
         unsafe_to_ignore: None,
         needs: |url| {
             let scheme = url.split("://").next().unwrap_or_default();
-            scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("h2c")
+            scheme.eq_ignore_ascii_case("h2c")
         },
     },
     Row {
@@ -303,7 +295,7 @@ mod tests {
             &[],
         );
         check(
-            "[backends.b.servers.s]\nurl = 'HTTPS://a'\n[backends.b.loadBalancer]\nmethod = 'DRR'\n",
+            "[backends.b.servers.s]\nurl = 'H2C://a'\n[backends.b.loadBalancer]\nmethod = 'DRR'\n",
             &[
                 "f:1:21: backends.b.servers.s.url: uses a scheme that is not supported yet; requests for the server fail",
                 "f:3:13: backends.b.loadBalancer.method: asks for drr, which is not supported yet; wrr is used",

@@ -471,6 +471,7 @@ mod tests {
             },
             upstream_idle_max: 2,
             retry_attempts: None,
+            upstream_tls: Default::default(),
             host_name: "edge".to_owned(),
         };
         let options = log::Options {

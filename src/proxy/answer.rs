@@ -302,7 +302,7 @@ async fn next(
         }
         let at = coarse();
         if deadline.is_some_and(|deadline| at >= deadline) {
-            upstream.socket.shutdown(Shutdown::Both);
+            upstream.transport.shutdown(Shutdown::Both);
             return Err(Failure::server(
                 Stage::Answer,
                 Retry::Never,
@@ -310,7 +310,7 @@ async fn next(
             ));
         }
         if write_deadline.is_some_and(|deadline| at >= deadline) {
-            upstream.socket.shutdown(Shutdown::Both);
+            upstream.transport.shutdown(Shutdown::Both);
             return Err(client_gone());
         }
         match client.transport.peer() {
@@ -319,7 +319,7 @@ async fn next(
             // the client could see. If nobody is there, the next look says `Gone`.
             Peer::HalfClosed => client.transport.probe_peer(),
             Peer::Gone => {
-                upstream.socket.shutdown(Shutdown::Both);
+                upstream.transport.shutdown(Shutdown::Both);
                 return Err(client_gone());
             }
         }

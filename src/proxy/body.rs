@@ -11,11 +11,12 @@ use std::task::Poll;
 
 use super::connection::Client;
 use super::core::Core;
+use super::transport::Transport;
 use crate::http::Head;
 use crate::http::body::{BodyReader, Framing};
 use crate::http::h1::encode;
 use crate::limits::BODY_STALL_TIMEOUT;
-use crate::reactor::{Buffer, Room, Socket, Timer};
+use crate::reactor::{Buffer, Room, Timer};
 use crate::reactor::{Instant, coarse};
 
 /// A piece of a body this short is copied behind what is sent before it: one buffer is sent, and the copy costs less than
@@ -115,7 +116,7 @@ pub(crate) struct Sending<'a> {
 pub(crate) async fn upload(
     core: &Core,
     client: &Client,
-    server: &Socket,
+    server: &Transport,
     sending: Sending<'_>,
     upload: &Upload,
     at: Instant,

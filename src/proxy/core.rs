@@ -144,6 +144,7 @@ impl Core {
         for entry_point in &mut settings.entry_points {
             entry_point.tls = entry_point.tls.as_ref().map(tls::Server::for_core);
         }
+        settings.upstream_tls = settings.upstream_tls.for_core();
         let idle_max = settings.upstream_idle_max.div_ceil(neighbours.len().max(1));
         let load = neighbours
             .get(index)

@@ -226,7 +226,7 @@ fn pick(backend: &Backend, tried: &[ServerId]) -> Result<ServerId, Failure> {
     };
     let cause = match picked {
         Ok(id) => match backend.server(id).scheme {
-            Scheme::Http => return Ok(id),
+            Scheme::Http | Scheme::Https => return Ok(id),
             Scheme::Unsupported => Cause::Scheme,
         },
         Err(NoServer::Empty) => Cause::NoServer,
@@ -256,10 +256,7 @@ async fn attempt(
     fresh: bool,
     at: Instant,
 ) -> Result<After, Failure> {
-    let mut upstream = core
-        .pools
-        .open(server, fresh, core.settings.timeouts.dial)
-        .await?;
+    let mut upstream = core.pools.open(server, fresh, &core.settings).await?;
     let body = Body::of(request, session);
     let mut out = Buffer::take(Room::Small);
     let forwarding = Forwarding {
@@ -281,7 +278,7 @@ async fn attempt(
         Retry::Never
     };
     upstream
-        .socket
+        .transport
         .send(out, &client.timer)
         .await
         .map_err(|error| Failure::io(Stage::Send, retry, error))?;
@@ -313,7 +310,7 @@ async fn attempt(
         at,
     };
     let end = if body == Body::Streamed {
-        let server_socket = Rc::clone(&upstream.socket);
+        let server_side = Rc::clone(&upstream.transport);
         let sending = body::Sending {
             framing: request.framing,
             inbound,
@@ -323,7 +320,7 @@ async fn attempt(
         let mut upload_task = pin!(body::upload(
             core,
             client,
-            &server_socket,
+            &server_side,
             sending,
             &uploading,
             at
@@ -340,7 +337,7 @@ async fn attempt(
             {
                 if end.client_failed() {
                     // The server must not take what it has for the whole body; the answer's task ends by this.
-                    server_socket.shutdown(Shutdown::Both);
+                    server_side.shutdown(Shutdown::Both);
                 }
                 uploaded = Some(end);
                 uploading.ended();
@@ -353,7 +350,7 @@ async fn attempt(
         .await;
         if uploaded.is_none() {
             // Answered before the body was through: nobody wants the rest.
-            server_socket.shutdown(Shutdown::Both);
+            server_side.shutdown(Shutdown::Both);
             if uploading.started() {
                 upload.set(coarse() + LINGER_TIMEOUT);
                 let _ = upload_task.await;

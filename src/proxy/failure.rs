@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 
 use crate::http::h1::ResponseError;
+use crate::tls;
 
 /// Whose fault it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub(crate) enum Cause {
     /// The server's name has no address.
     Unresolved,
     Io(io::Error),
+    /// The server's certificate is not believed, or it does not speak TLS as we do.
+    Tls(tls::Error),
     TimedOut,
     /// The connection ended before the answer did.
     Closed,
@@ -121,6 +124,7 @@ impl fmt::Display for Failure {
             Cause::Scheme => f.write_str("the scheme of the server's URL is not supported"),
             Cause::Unresolved => f.write_str("the server's name has no address"),
             Cause::Io(error) => write!(f, "{error}"),
+            Cause::Tls(error) => write!(f, "TLS: {error}"),
             Cause::TimedOut => f.write_str("timed out"),
             Cause::Closed => f.write_str("connection closed too early"),
             Cause::Malformed(error) => write!(f, "not a valid answer: {error:?}"),

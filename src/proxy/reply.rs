@@ -44,7 +44,7 @@ pub(crate) fn of_failure(failure: &Failure) -> Option<Answer> {
         Cause::NoServer => text(503, "Service Unavailable"),
         Cause::NoWeight | Cause::Scheme => INTERNAL,
         Cause::TimedOut => text(504, "Gateway Timeout"),
-        Cause::Unresolved | Cause::Io(_) | Cause::Closed | Cause::Malformed(_) => {
+        Cause::Unresolved | Cause::Io(_) | Cause::Tls(_) | Cause::Closed | Cause::Malformed(_) => {
             text(502, "Bad Gateway")
         }
         Cause::ClientBody => BAD_REQUEST,

@@ -70,6 +70,19 @@ impl Transport {
         }))
     }
 
+    /// A connection to a server, with the handshake done.
+    pub(crate) async fn to_server(
+        socket: Socket,
+        connection: Connection,
+        timer: &Timer,
+    ) -> Result<Self, Refused> {
+        let transport = Self::tls(socket, connection);
+        if let Self::Tls(sealed) = &transport {
+            sealed.handshake_first(timer).await?;
+        }
+        Ok(transport)
+    }
+
     fn socket(&self) -> &Socket {
         match self {
             Self::Plain(socket) => socket,
@@ -178,13 +191,24 @@ impl Transport {
 }
 
 impl Sealed {
+    /// Shakes hands, as the client.
+    async fn handshake_first(&self, timer: &Timer) -> Result<(), Refused> {
+        self.flush(Room::Small, timer).await.map_err(Refused::Io)?;
+        self.handshake_on(false, Buffer::empty(), timer).await
+    }
+
     /// Shakes hands, as the server.
-    pub(crate) async fn handshake(
+    pub(crate) async fn handshake(&self, received: Buffer, timer: &Timer) -> Result<(), Refused> {
+        self.handshake_on(true, received, timer).await
+    }
+
+    /// The rest of a handshake. The first bytes may be those of plain HTTP, if it is `doubtful`.
+    async fn handshake_on(
         &self,
+        mut doubtful: bool,
         mut received: Buffer,
         timer: &Timer,
     ) -> Result<(), Refused> {
-        let mut first = true;
         loop {
             if received.is_empty() {
                 // No buffer is held while the client thinks.
@@ -199,10 +223,12 @@ impl Sealed {
             match buffer.bytes().first() {
                 None => return Err(Refused::Io(io::ErrorKind::UnexpectedEof.into())),
                 // No record of TLS begins with a letter, and every request does.
-                Some(byte) if first && byte.is_ascii_uppercase() => return Err(Refused::PlainHttp),
+                Some(byte) if doubtful && byte.is_ascii_uppercase() => {
+                    return Err(Refused::PlainHttp);
+                }
                 Some(_) => {}
             }
-            first = false;
+            doubtful = false;
             let shaken = self.shake(buffer);
             let (flush, going_on) = {
                 let connection = self.connection.borrow();

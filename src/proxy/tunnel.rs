@@ -21,7 +21,7 @@ pub(crate) async fn run(
     inbound: Option<Buffer>,
     first: Buffer,
 ) {
-    let server = std::rc::Rc::clone(&upstream.socket);
+    let server = std::rc::Rc::clone(&upstream.transport);
     let sever = || {
         server.shutdown(Shutdown::Both);
         client.transport.shutdown(Shutdown::Both);
@@ -34,7 +34,7 @@ pub(crate) async fn run(
             let buffer = match early.take().filter(|buffer| !buffer.is_empty()) {
                 Some(buffer) => buffer,
                 None => match client.transport.recv_patient(Room::Small, &unlimited).await {
-                    Ok(buffer) if buffer.is_empty() => return server.shutdown(Shutdown::Write),
+                    Ok(buffer) if buffer.is_empty() => return server.finish().await,
                     Ok(buffer) => buffer,
                     Err(_) => return sever(),
                 },

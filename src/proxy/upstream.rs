@@ -18,10 +18,12 @@ use std::time::Duration;
 
 use super::core::Load;
 use super::failure::{Cause, Failure, Retry, Side, Stage};
-use crate::backend::{PoolKey, Server};
-use crate::limits::UPSTREAM_IDLE_TIMEOUT;
+use super::transport::{Refused, Transport};
+use crate::backend::{PoolKey, Scheme, Server};
+use crate::limits::{HANDSHAKE_TIMEOUT, UPSTREAM_IDLE_TIMEOUT};
 use crate::reactor::{Buffer, Room, Socket, Timer, limit, sleep};
 use crate::reactor::{Instant, coarse};
+use crate::settings::Settings;
 
 /// A kept connection this fresh does not count against the limit of idle ones.
 const FRESH: Duration = Duration::from_secs(1);
@@ -40,7 +42,7 @@ struct Slot {
 }
 
 impl Incoming {
-    fn new(socket: Rc<Socket>) -> Self {
+    fn new(transport: Rc<Transport>) -> Self {
         let slot = Rc::new(Slot {
             arrived: RefCell::new(None),
             room: Cell::new(Room::Small),
@@ -49,7 +51,7 @@ impl Incoming {
         let pump = Box::pin(async move {
             let unlimited = Timer::new();
             loop {
-                let result = socket.recv(filled.room.get(), &unlimited).await;
+                let result = transport.recv(filled.room.get(), &unlimited).await;
                 let last = result.as_ref().map_or(true, Buffer::is_empty);
                 filled.arrived.replace(Some(result));
                 if last {
@@ -95,7 +97,7 @@ impl Incoming {
 
 /// A connection to a server.
 pub(crate) struct Upstream {
-    pub(crate) socket: Rc<Socket>,
+    pub(crate) transport: Rc<Transport>,
     pub(crate) incoming: Incoming,
     pool: PoolKey,
     /// It has carried an exchange before, so its server may be about to close it.
@@ -242,48 +244,68 @@ impl Pools {
         &self,
         server: &Server,
         fresh: bool,
-        dial: Option<Duration>,
+        settings: &Settings,
     ) -> Result<Box<Upstream>, Failure> {
         if !fresh && let Some(upstream) = self.take(server.pool).await {
             return Ok(upstream);
         }
         // Built in one place and moved by its box: a connection is opened once and used for thousands of exchanges.
-        Box::pin(connect(server, dial, &self.load)).await
+        Box::pin(connect(server, settings, &self.load)).await
     }
 }
 
 async fn connect(
     server: &Server,
-    dial: Option<Duration>,
+    settings: &Settings,
     load: &Arc<Load>,
 ) -> Result<Box<Upstream>, Failure> {
-    let mut failure = Failure {
+    let failed = |cause| Failure {
         side: Side::Server,
         stage: Stage::Connect,
         retry: Retry::Safe,
-        cause: Cause::Unresolved,
+        cause,
     };
+    let mut failure = failed(Cause::Unresolved);
     let timer = Timer::new();
-    if let Some(dial) = dial {
+    if let Some(dial) = settings.timeouts.dial {
         timer.set(coarse() + dial);
     }
     for address in &server.addresses {
-        match Socket::connect(*address, &timer).await {
-            Ok(socket) => {
-                let socket = Rc::new(socket);
-                let incoming = Incoming::new(Rc::clone(&socket));
-                let pool = server.pool;
-                return Ok(Box::new(Upstream {
-                    socket,
-                    incoming,
-                    pool,
-                    reused: false,
-                    kept_since: coarse(),
-                    _open: Open::new(load),
-                }));
+        let socket = match Socket::connect(*address, &timer).await {
+            Ok(socket) => socket,
+            Err(error) => {
+                failure = Failure::io(Stage::Connect, Retry::Safe, error);
+                continue;
             }
-            Err(error) => failure = Failure::io(Stage::Connect, Retry::Safe, error),
-        }
+        };
+        let transport = match server.scheme {
+            Scheme::Http | Scheme::Unsupported => Transport::Plain(socket),
+            Scheme::Https => {
+                let limit = Timer::new();
+                limit.set(coarse() + HANDSHAKE_TIMEOUT);
+                let connection = settings
+                    .upstream_tls
+                    .connect(&server.host)
+                    .map_err(|error| failed(Cause::Tls(error)))?;
+                match Transport::to_server(socket, connection, &limit).await {
+                    Ok(transport) => transport,
+                    Err(Refused::Io(error)) => {
+                        return Err(Failure::io(Stage::Connect, Retry::Safe, error));
+                    }
+                    Err(Refused::Tls(error)) => return Err(failed(Cause::Tls(error))),
+                    Err(Refused::PlainHttp) => return Err(failed(Cause::Closed)),
+                }
+            }
+        };
+        let transport = Rc::new(transport);
+        return Ok(Box::new(Upstream {
+            incoming: Incoming::new(Rc::clone(&transport)),
+            transport,
+            pool: server.pool,
+            reused: false,
+            kept_since: coarse(),
+            _open: Open::new(load),
+        }));
     }
     Err(failure)
 }

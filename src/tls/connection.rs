@@ -8,11 +8,12 @@ use std::fmt;
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::sync::Arc;
 
-use rustls::{ServerConfig, ServerConnection};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
 /// Why a connection is over. What is to be told the peer is in the connection, to be taken by [`Connection::take`].
 #[derive(Clone, Debug)]
-pub struct Error(rustls::Error);
+pub struct Error(pub(super) rustls::Error);
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,7 +29,7 @@ const UNKNOWN_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
 
 /// One end of a TLS connection.
 pub struct Connection {
-    inner: ServerConnection,
+    inner: rustls::Connection,
     ended: bool,
     error: Option<Error>,
     /// Told the peer instead of what rustls would say.
@@ -37,15 +38,27 @@ pub struct Connection {
 
 impl Connection {
     pub(super) fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
-        let mut inner = ServerConnection::new(config).map_err(Error)?;
+        let inner = ServerConnection::new(config).map_err(Error)?;
+        Ok(Self::new(inner.into()))
+    }
+
+    pub(super) fn client(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Self, Error> {
+        let inner = ClientConnection::new(config, name).map_err(Error)?;
+        Ok(Self::new(inner.into()))
+    }
+
+    fn new(mut inner: rustls::Connection) -> Self {
         // What is written is taken out at once, and who calls writes no more than a few buffers.
         inner.set_buffer_limit(None);
-        Ok(Self {
+        Self {
             inner,
             ended: false,
             error: None,
             last_words: None,
-        })
+        }
     }
 
     /// The handshake is not over: there is no plaintext yet in either direction.
@@ -53,8 +66,8 @@ impl Connection {
         self.inner.is_handshaking()
     }
 
-    /// The peer waits for what [`Connection::take`] yields. After a handshake of TLS 1.3 nobody does: the ticket that is
-    /// left goes out with the first answer.
+    /// The peer waits for what [`Connection::take`] yields. After a handshake of TLS 1.3 nobody does: what is left (a
+    /// server's ticket, a client's last message) goes out with the first bytes of the exchange.
     pub fn must_flush(&self) -> bool {
         self.inner.wants_write()
             && (self.is_handshaking()

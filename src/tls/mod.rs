@@ -1,10 +1,12 @@
 //! TLS over bytes, and the certificate that answers a name. The one place that knows rustls.
 //!
-//! Owns what an entry point offers ([`Server`]) and one connection of it ([`Connection`]): bytes in, bytes out.
+//! Owns what an entry point offers ([`Server`]), how servers are spoken to ([`Client`]), and one connection of either
+//! ([`Connection`]): bytes in, bytes out.
 //! Never does I/O, reads no file, and knows no HTTP. Offers TLS 1.2 and 1.3, nothing older.
 //! Read next: `connection.rs` (a handshake and what follows), `certificates.rs` (which certificate a client gets).
 
 mod certificates;
+mod client;
 mod connection;
 
 use std::fmt;
@@ -18,6 +20,7 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifi
 use rustls::{ProtocolVersion, RootCertStore, ServerConfig, SupportedCipherSuite};
 
 pub use certificates::{Certificate, CertificateError};
+pub use client::{Client, Trust};
 pub use connection::{Connection, Error};
 
 use certificates::{Names, Resolver};
@@ -53,6 +56,12 @@ impl Default for Authorities {
 }
 
 impl Authorities {
+    /// Adds those certificates of a PEM text that can be read: the list of a system may hold odd ones.
+    pub fn add_readable(&mut self, pem: &[u8]) {
+        let certificates = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);
+        self.0.add_parsable_certificates(certificates);
+    }
+
     /// Adds every certificate in a PEM text.
     ///
     /// # Errors

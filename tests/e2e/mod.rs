@@ -21,5 +21,6 @@ mod reload;
 mod routing;
 mod timeouts;
 mod tls;
+mod tls_servers;
 mod upgrade;
 mod white_list;
