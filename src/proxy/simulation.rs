@@ -489,6 +489,7 @@ fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapsh
         url: format!("http://{}", origin_address(origin)),
         scheme: Scheme::Http,
         authority: origin_address(origin).to_string().into_bytes().into(),
+        host: origin_address(origin).ip().to_string().into(),
         addresses: vec![origin_address(origin)],
         pool: pool(origin),
     });
@@ -1042,6 +1043,7 @@ fn settings() -> Settings {
         },
         upstream_idle_max: 1 + below(5),
         descriptors_max: 1_000_000,
+        upstream_tls: Default::default(),
         retry_attempts: [None, Some(0), Some(2)][below(3)],
         host_name: "simulation".to_owned(),
     }
