@@ -32,6 +32,13 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n\
     ETag: \"3147526947+gzip\"\r\n\
     Vary: Accept-Encoding\r\n\r\n";
 
+/// What a server tells a load tool, and the body in the same piece: so the bytes do not end with the head.
+const SMALL_ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n\
+    Server: nginx\r\n\
+    Date: Sat, 21 Nov 2026 11:00:00 GMT\r\n\
+    Content-Type: text/plain\r\n\
+    Content-Length: 11\r\n\r\nhello world";
+
 fn read_request(bytes: &[u8], head: &mut Head) -> usize {
     let mut scan = Scan::default();
     let found = request(black_box(bytes), &mut scan, head)
@@ -73,6 +80,7 @@ fn count(case: &str, times: u64) {
             "load_tool" => drop(black_box(read_request(LOAD_TOOL, &mut head))),
             "browser" => drop(black_box(read_request(BROWSER, &mut head))),
             "answer" => drop(black_box(read_answer(ANSWER, &mut head))),
+            "small_answer" => drop(black_box(read_answer(SMALL_ANSWER, &mut head))),
             "load_tool_httparse" => drop(black_box(read_with_httparse(LOAD_TOOL))),
             "browser_httparse" => drop(black_box(read_with_httparse(BROWSER))),
             "load_tool_written" => {

@@ -158,12 +158,11 @@ pub fn is_authority(bytes: &[u8]) -> bool {
         let fits = address.contains(&b':') && address.iter().all(|&byte| is_address_byte(byte));
         (fits, &inner[end + 1..])
     } else {
-        let length = bytes
+        let name_bytes = bytes
             .iter()
             .position(|&byte| !HOST_NAME[usize::from(byte)])
             .unwrap_or(bytes.len());
-        let (name, port) = bytes.split_at(length);
-        (!name.is_empty(), port)
+        (name_bytes > 0, &bytes[name_bytes..])
     };
     let port_fits = match port {
         [] => true,

@@ -4,6 +4,8 @@
 //! writes framing, `Connection` and `Host` from what it knows, once.
 //! Read next: `proxy/forward.rs`, which puts a message together.
 
+use std::ops::Range;
+
 use crate::http::field::{FieldId, FieldSet};
 use crate::http::head::Head;
 
@@ -62,17 +64,25 @@ pub fn fields(out: &mut Vec<u8>, head: &Head, skipped: FieldSet) {
         if line.written {
             let start = line.name.start as usize;
             if start != run.end {
-                out.extend_from_slice(&head.text[run]);
+                copy_run(out, head, run);
                 run = start..start;
             }
             run.end = line.value.end() as usize + 2;
         } else {
-            out.extend_from_slice(&head.text[run]);
+            copy_run(out, head, run);
             run = 0..0;
             field(out, head.name_of(line), head.text(line.value));
         }
     }
-    out.extend_from_slice(&head.text[run]);
+    copy_run(out, head, run);
+}
+
+/// Copies lines that are as they will be written, if there are any.
+#[inline]
+fn copy_run(out: &mut Vec<u8>, head: &Head, run: Range<usize>) {
+    if !run.is_empty() {
+        out.extend_from_slice(&head.text[run]);
+    }
 }
 
 /// Writes `Content-Length`.

@@ -55,16 +55,22 @@ pub(super) fn content_length(
     head: &Head,
     equal_lines_allowed: bool,
 ) -> Result<Option<u64>, Defect> {
-    let mut values = head.values(FieldId::ContentLength);
-    let Some(first) = values.next() else {
+    if !head.has(FieldId::ContentLength) {
         return Ok(None);
-    };
-    for other in values {
-        if !equal_lines_allowed || other != first {
-            return Err(Defect::LengthRepeated);
+    }
+    let mut first = None;
+    for line in &head.fields {
+        if line.id != FieldId::ContentLength {
+            continue;
+        }
+        let value = head.text(line.value);
+        match first {
+            None => first = Some(value),
+            Some(first) if equal_lines_allowed && value == first => {}
+            Some(_) => return Err(Defect::LengthRepeated),
         }
     }
-    parse_length(first).map(Some)
+    first.map(parse_length).transpose()
 }
 
 /// Plain decimal digits, nothing else.

@@ -74,10 +74,10 @@ pub(in crate::http) fn fields(
             [b' ', first, ..] if !is_blank(*first) => (colon + 2, true),
             _ => (colon + 1, false),
         };
-        let (value, line_end) =
-            rest[value_start..].split_at(syntax::value_bytes(&rest[value_start..]));
+        let after_name = &rest[value_start..];
+        let (value, line_end) = after_name.split_at(syntax::value_bytes(after_name));
         if !line_end.starts_with(b"\r\n") {
-            return Err(value_defect(&rest[value_start..]));
+            return Err(value_defect(after_name));
         }
         let is_tight = is_spaced && matches!(value, [.., last] if !is_blank(*last));
         let line_bytes = value_start + value.len() + 2;
