@@ -13,6 +13,7 @@ mod exchange;
 mod failure;
 mod forward;
 mod handshake;
+mod incoming;
 mod listen;
 mod proxied;
 mod random;

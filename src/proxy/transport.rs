@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::mem;
 use std::net::Shutdown;
+use std::task::{Context, Poll};
 
 use crate::limits::{BUFFER_LARGE_BYTES, BUFFER_SMALL_BYTES, LINGER_TIMEOUT};
 use crate::reactor::{Buffer, Peer, Room, Socket, Timer, now};
@@ -101,6 +102,19 @@ impl Transport {
                 .receive(Wait::Steady, room, timer)
                 .await
                 .map(|plain| plain.unwrap_or_else(Buffer::empty)),
+        }
+    }
+
+    /// As [`Socket::poll_recv`]; `None` also with TLS.
+    #[inline]
+    pub(crate) fn poll_recv(
+        &self,
+        room: Room,
+        context: &mut Context<'_>,
+    ) -> Option<Poll<io::Result<Buffer>>> {
+        match self {
+            Self::Plain(socket) => socket.poll_recv(room, context),
+            Self::Tls(_) => None,
         }
     }
 

@@ -8,7 +8,7 @@
 //! Read next: `exchange.rs`.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use super::core::Load;
 use super::failure::{Cause, Failure, Retry, Side, Stage};
+use super::incoming::Incoming;
 use super::transport::{Refused, Transport};
 use crate::backend::{PoolKey, Scheme, Server};
 use crate::limits::{HANDSHAKE_TIMEOUT, UPSTREAM_IDLE_TIMEOUT};
@@ -27,73 +28,6 @@ use crate::settings::Settings;
 
 /// A kept connection this fresh does not count against the limit of idle ones.
 const FRESH: Duration = Duration::from_secs(1);
-
-/// Receives ahead on one connection: a receive is under way, or one result waits to be taken.
-pub(crate) struct Incoming {
-    slot: Rc<Slot>,
-    /// Receives, fills the slot, waits until it is empty, and again. Made once per connection; ends with the stream.
-    pump: Pin<Box<dyn Future<Output = ()>>>,
-    ended: bool,
-}
-
-struct Slot {
-    arrived: RefCell<Option<io::Result<Buffer>>>,
-    room: Cell<Room>,
-}
-
-impl Incoming {
-    fn new(transport: Rc<Transport>) -> Self {
-        let slot = Rc::new(Slot {
-            arrived: RefCell::new(None),
-            room: Cell::new(Room::Small),
-        });
-        let filled = Rc::clone(&slot);
-        let pump = Box::pin(async move {
-            let unlimited = Timer::new();
-            loop {
-                let result = transport.recv(filled.room.get(), &unlimited).await;
-                let last = result.as_ref().map_or(true, Buffer::is_empty);
-                filled.arrived.replace(Some(result));
-                if last {
-                    return;
-                }
-                poll_fn(|_| {
-                    if filled.arrived.borrow().is_some() {
-                        Poll::Pending
-                    } else {
-                        Poll::Ready(())
-                    }
-                })
-                .await;
-            }
-        });
-        Self {
-            slot,
-            pump,
-            ended: false,
-        }
-    }
-
-    /// What arrived next; empty at the end of the stream. Pending leaves a receive under way.
-    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Buffer>> {
-        if let Some(result) = self.slot.arrived.take() {
-            return Poll::Ready(result);
-        }
-        if self.ended {
-            return Poll::Ready(Ok(Buffer::empty()));
-        }
-        self.ended = self.pump.as_mut().poll(cx).is_ready();
-        match self.slot.arrived.take() {
-            Some(result) => Poll::Ready(result),
-            None => Poll::Pending,
-        }
-    }
-
-    /// The size of the receives to come: large once a body has shown itself to be long.
-    pub(crate) fn set_room(&self, room: Room) {
-        self.slot.room.set(room);
-    }
-}
 
 /// A connection to a server.
 pub(crate) struct Upstream {

@@ -10,6 +10,7 @@ use std::mem;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::pin::pin;
+use std::task::{Context, Poll};
 
 use super::buffer::{Buffer, Room};
 use super::clock;
@@ -94,6 +95,16 @@ impl Socket {
                 return outcome;
             }
             self.readable(timer).await?;
+        }
+    }
+
+    /// As [`Socket::recv`] without an end, for who comes back: while it is pending the receive goes on, and the task is
+    /// woken. `None` if a future must be made for it, as on drivers whose receives cannot be left to themselves.
+    #[inline]
+    pub fn poll_recv(&self, room: Room, context: &Context<'_>) -> Option<Poll<io::Result<Buffer>>> {
+        match self.stream.poll_recv(room, context)? {
+            Poll::Ready(received) => self.received(received).map(Poll::Ready),
+            Poll::Pending => Some(Poll::Pending),
         }
     }
 
@@ -244,11 +255,11 @@ impl Socket {
     }
 
     /// What a receive that has ended means, or `None` if it must be tried again once the socket is readable.
+    #[inline]
     fn received(&self, received: io::Result<Buffer>) -> Option<io::Result<Buffer>> {
         match received {
-            Ok(buffer) if buffer.is_empty() && self.cut.get() => {
-                Some(Err(io::ErrorKind::TimedOut.into()))
-            }
+            Ok(buffer) if !buffer.is_empty() => Some(Ok(buffer)),
+            Ok(_) if self.cut.get() => Some(Err(io::ErrorKind::TimedOut.into())),
             Err(error)
                 if error.raw_os_error() == Some(libc::ECANCELED)
                     || error.kind() == io::ErrorKind::WouldBlock =>

@@ -42,6 +42,8 @@ pub struct Timer {
     index: Cell<u32>,
     /// Which slab that is: a timer may outlive the run that it was made in.
     epoch: Cell<u32>,
+    /// The waker in the entry, as numbers to compare with, while `fires` is still to come: 0 for none.
+    waits: Cell<(usize, usize)>,
 }
 
 struct Entry {
@@ -63,13 +65,14 @@ struct Wheel {
     tick: u64,
     /// What the kernel timer is set to; `u64::MAX` for none.
     armed: u64,
-    epoch: u32,
 }
 
 thread_local! {
     static WHEEL: RefCell<Wheel> = const { RefCell::new(Wheel::new()) };
     /// When the wheel last turned, in nanoseconds. Apart from the wheel, so that reading it borrows nothing.
     static TURNED: Cell<u64> = const { Cell::new(0) };
+    /// Which slab of entries the wheel has.
+    static EPOCH: Cell<u32> = const { Cell::new(1) };
 }
 
 impl Timer {
@@ -80,6 +83,7 @@ impl Timer {
             fires: Cell::new(0),
             index: Cell::new(NONE),
             epoch: Cell::new(0),
+            waits: Cell::new((0, 0)),
         }
     }
 
@@ -104,6 +108,7 @@ impl Timer {
     }
 
     /// Ready once expired; until then the task of `context` will be woken at the deadline.
+    #[inline]
     pub(super) fn poll_expired(&self, context: &mut Context<'_>) -> Poll<()> {
         let deadline = self.deadline.get();
         let turned = TURNED.get();
@@ -113,24 +118,44 @@ impl Timer {
         if deadline == u64::MAX {
             return Poll::Pending;
         }
+        let fires = self.fires.get();
+        if fires > turned
+            && deadline > fires - SLOT_NANOSECONDS
+            && self.waits.get() == identity(context.waker())
+            && self.epoch.get() == EPOCH.get()
+        {
+            // The entry waits in the wheel already, early enough and with this waker.
+            return Poll::Pending;
+        }
+        self.wait(deadline, turned, context.waker());
+        Poll::Pending
+    }
+
+    #[cold]
+    fn wait(&self, deadline: u64, turned: u64, waker: &Waker) {
         // A waker may run anything when it is dropped, also a timer's own drop: never while the wheel is borrowed.
         let replaced = WHEEL.with_borrow_mut(|wheel| {
             let fires = self.fires.get();
             if fires <= turned
                 || deadline <= fires - SLOT_NANOSECONDS
-                || self.epoch.get() != wheel.epoch
+                || self.epoch.get() != EPOCH.get()
             {
                 wheel.place(self, deadline);
             }
-            let entry = wheel.entry(self.index.get());
-            match &entry.waker {
-                Some(waker) if waker.will_wake(context.waker()) => None,
-                _ => entry.waker.replace(context.waker().clone()),
-            }
+            self.waits.set(identity(waker));
+            wheel.entry(self.index.get()).waker.replace(waker.clone())
         });
         drop(replaced);
-        Poll::Pending
     }
+}
+
+/// What [`Waker::will_wake`] compares. It names a waker for as long as that, or a clone of it, is kept.
+#[inline]
+fn identity(waker: &Waker) -> (usize, usize) {
+    (
+        waker.data().addr(),
+        std::ptr::from_ref(waker.vtable()).addr(),
+    )
 }
 
 impl Default for Timer {
@@ -161,12 +186,14 @@ impl fmt::Debug for Timer {
 
 /// Runs `future` until it ends or `timer` expires: then `None`, and the caller, who still owns the future, must see to
 /// its end. A result that is there at the deadline wins.
-pub async fn limit<F: Future>(timer: &Timer, mut future: Pin<&mut F>) -> Option<F::Output> {
-    poll_fn(|context| match future.as_mut().poll(context) {
+pub fn limit<F: Future>(
+    timer: &Timer,
+    mut future: Pin<&mut F>,
+) -> impl Future<Output = Option<F::Output>> + Unpin {
+    poll_fn(move |context| match future.as_mut().poll(context) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
         Poll::Pending => timer.poll_expired(context).map(|()| None),
     })
-    .await
 }
 
 /// Waits for `duration`, up to a slot (10 ms) longer.
@@ -205,7 +232,7 @@ pub(super) fn turn(now: u64) -> Option<u64> {
 pub(super) fn reset(now: u64) {
     let old = WHEEL.with_borrow_mut(|wheel| {
         let mut new = Wheel::new();
-        new.epoch = wheel.epoch.wrapping_add(1);
+        EPOCH.set(EPOCH.get().wrapping_add(1));
         new.tick = now / SLOT_NANOSECONDS;
         std::mem::replace(wheel, new)
     });
@@ -229,7 +256,6 @@ impl Wheel {
             occupied: [0; LEVELS],
             tick: 0,
             armed: u64::MAX,
-            epoch: 1,
         }
     }
 
@@ -242,9 +268,9 @@ impl Wheel {
     /// Links the timer's entry where its deadline is, making one if it has none; sets the kernel timer if it is sooner.
     #[cold]
     fn place(&mut self, timer: &Timer, deadline: u64) {
-        if timer.index.get() == NONE || timer.epoch.get() != self.epoch {
+        if timer.index.get() == NONE || timer.epoch.get() != EPOCH.get() {
             timer.index.set(self.insert());
-            timer.epoch.set(self.epoch);
+            timer.epoch.set(EPOCH.get());
         }
         let index = timer.index.get();
         self.unlink(index);
@@ -279,7 +305,7 @@ impl Wheel {
 
     /// Gives the timer's entry back. The waker is the caller's to drop, once the wheel is free again.
     fn release(&mut self, timer: &Timer) -> Option<Waker> {
-        if timer.epoch.get() != self.epoch {
+        if timer.epoch.get() != EPOCH.get() {
             return None;
         }
         let index = timer.index.get();

@@ -6,8 +6,10 @@ use std::future::Future;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-pub(in crate::reactor) use super::descriptor::{nanoseconds, nanoseconds_coarse};
+pub(in crate::reactor) use super::descriptor::nanoseconds;
 pub(in crate::reactor) use super::ring::probe as probe_ring;
 use super::{descriptor, monoio, ring};
 use crate::reactor::buffer::{Buffer, Room};
@@ -32,6 +34,11 @@ pub(in crate::reactor) fn spawn<F: Future<Output = ()> + 'static>(future: F) {
     } else {
         monoio::spawn(future)
     }
+}
+
+#[inline]
+pub(in crate::reactor) fn nanoseconds_coarse() -> u64 {
+    ring::nanoseconds_coarse()
 }
 
 /// Sees to it that the wheel turns at `at` nanoseconds. Only ever earlier than what it was told last.
@@ -76,30 +83,50 @@ impl Stream {
 
     /// Receives what comes next: at least a byte, or an empty buffer at the end of the stream. Must not be dropped before
     /// it ends: bytes may be lost.
-    pub(in crate::reactor) async fn recv(&self, room: Room) -> io::Result<Buffer> {
+    #[inline]
+    pub(in crate::reactor) fn recv(&self, room: Room) -> impl Future<Output = io::Result<Buffer>> {
         match self {
-            Self::Ring(stream) => stream.recv(room).await,
-            Self::Monoio(stream) => stream.recv(room).await,
+            Self::Ring(stream) => Either::Ring(stream.recv(room)),
+            Self::Monoio(stream) => Either::Monoio(stream.recv(room)),
+        }
+    }
+
+    /// As [`Stream::recv`], without a future: while it is pending the receive goes on, and the task is woken. `None` where
+    /// a receive cannot be left to itself.
+    #[inline]
+    pub(in crate::reactor) fn poll_recv(
+        &self,
+        room: Room,
+        context: &Context<'_>,
+    ) -> Option<Poll<io::Result<Buffer>>> {
+        match self {
+            Self::Ring(stream) => Some(stream.poll_recv(room, context)),
+            Self::Monoio(_) => None,
         }
     }
 
     /// As [`Stream::recv`]; `None` once `timer` expires with nothing received.
-    pub(in crate::reactor) async fn recv_until(
+    #[inline]
+    pub(in crate::reactor) fn recv_until(
         &self,
         room: Room,
         timer: &Timer,
-    ) -> io::Result<Option<Buffer>> {
+    ) -> impl Future<Output = io::Result<Option<Buffer>>> {
         match self {
-            Self::Ring(stream) => stream.recv_until(room, timer).await,
-            Self::Monoio(stream) => stream.recv_until(room, timer).await,
+            Self::Ring(stream) => Either::Ring(stream.recv_until(room, timer)),
+            Self::Monoio(stream) => Either::Monoio(stream.recv_until(room, timer)),
         }
     }
 
     /// Sends the first bytes of `buffer`: how many is in the result.
-    pub(in crate::reactor) async fn send(&self, buffer: Buffer) -> (io::Result<usize>, Buffer) {
+    #[inline]
+    pub(in crate::reactor) fn send(
+        &self,
+        buffer: Buffer,
+    ) -> impl Future<Output = (io::Result<usize>, Buffer)> {
         match self {
-            Self::Ring(stream) => stream.send(buffer).await,
-            Self::Monoio(stream) => stream.send(buffer).await,
+            Self::Ring(stream) => Either::Ring(stream.send(buffer)),
+            Self::Monoio(stream) => Either::Monoio(stream.send(buffer)),
         }
     }
 
@@ -161,6 +188,26 @@ impl Stream {
 
     pub(in crate::reactor) fn local_address(&self) -> io::Result<SocketAddr> {
         descriptor::local_address(self.fd())
+    }
+}
+
+/// A future of either driver.
+enum Either<R, M> {
+    Ring(R),
+    Monoio(M),
+}
+
+impl<R: Future + Unpin, M: Future<Output = R::Output>> Future for Either<R, M> {
+    type Output = R::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // SAFETY: what is pinned is not moved out of it below.
+        match unsafe { self.get_unchecked_mut() } {
+            Self::Ring(future) => Pin::new(future).poll(context),
+            // SAFETY: it is pinned with this, and dropped in place.
+            Self::Monoio(future) => unsafe { Pin::new_unchecked(future) }.poll(context),
+        }
     }
 }
 

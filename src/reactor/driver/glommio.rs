@@ -167,6 +167,15 @@ impl Stream {
         Ok(buffer)
     }
 
+    /// Receives of this driver cannot be left to themselves.
+    pub(in crate::reactor) fn poll_recv(
+        &self,
+        _room: Room,
+        _context: &Context<'_>,
+    ) -> Option<Poll<io::Result<Buffer>>> {
+        None
+    }
+
     /// As [`Stream::recv`]; `None` once `timer` expires with nothing received.
     pub(in crate::reactor) async fn recv_until(
         &self,

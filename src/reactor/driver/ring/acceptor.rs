@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use io_uring::{opcode, types};
 use socket2::SockRef;
 
+use super::executor::Sleeper;
 use super::operations::Place;
 use super::{Ring, Stream, current};
 use crate::reactor::driver::descriptor;
@@ -80,9 +81,7 @@ impl Acceptor {
             // SAFETY: points to nothing.
             unsafe { self.ring.queues.push(entry.user_data(name)) };
         }
-        let replaced = operations.wait(self.place, context.waker());
-        drop(operations);
-        drop(replaced);
+        operations.wait_accept(self.place, Sleeper::of(context));
         Poll::Pending
     }
 
@@ -109,11 +108,11 @@ impl Acceptor {
 
 impl Drop for Acceptor {
     fn drop(&mut self) {
-        let (cancel, arrived, waker) = self.ring.operations.borrow_mut().abandon_accept(self.place);
+        let (cancel, arrived) = self.ring.operations.borrow_mut().abandon_accept(self.place);
         if let Some(name) = cancel {
             self.ring.cancel(name);
         }
-        drop((arrived, waker));
+        drop(arrived);
         if let Some(fd) = self.fd.take() {
             self.ring.close(fd);
         }

@@ -9,6 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::{Context, RawWaker, RawWakerVTable, Waker};
@@ -79,8 +80,8 @@ impl Address {
         std::ptr::without_provenance(usize::try_from(word).expect("pointers have 64 bits"))
     }
 
-    fn unpack(data: *const ()) -> Self {
-        let word = data.addr() as u64;
+    #[inline]
+    fn unpack(word: u64) -> Self {
         let part = |shift: u32| u16::try_from(word >> shift & 0xffff).expect("masked");
         Self {
             thread: part(48),
@@ -100,7 +101,12 @@ static WAKER: RawWakerVTable =
     RawWakerVTable::new(|data| RawWaker::new(data, &WAKER), wake, wake, |_| ());
 
 fn wake(data: *const ()) {
-    let address = Address::unpack(data);
+    wake_word(data.addr() as u64);
+}
+
+#[inline]
+fn wake_word(word: u64) {
+    let address = Address::unpack(word);
     EXECUTOR.with(|executor| {
         if executor.thread.get() != address.thread {
             foreign();
@@ -127,6 +133,30 @@ fn foreign() -> ! {
         "A task of a core was woken by another thread; only its own may. The process ends."
     );
     std::process::abort();
+}
+
+/// Who waits for an operation of this driver: a waker's number without the waker, so there is nothing to clone or drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sleeper(NonZeroU64);
+
+impl Sleeper {
+    /// # Panics
+    /// If the waker is not one of this driver's. Whoever wraps wakers may not wait for its sockets.
+    #[inline]
+    pub(super) fn of(context: &Context<'_>) -> Self {
+        let waker = context.waker();
+        assert!(
+            std::ptr::eq(waker.vtable(), &raw const WAKER),
+            "the operations of a core are waited for by its tasks"
+        );
+        let word = waker.data().addr() as u64;
+        Self(NonZeroU64::new(word).expect("a thread's number is not 0, so neither is the word"))
+    }
+
+    #[inline]
+    pub(super) fn wake(self) {
+        wake_word(self.0.get());
+    }
 }
 
 /// Takes possession of this thread and returns the waker of the main future, which is woken at once.

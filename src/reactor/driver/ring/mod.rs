@@ -28,11 +28,12 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::{opcode, types};
 
 pub(super) use self::acceptor::Acceptor;
-use self::operations::{Memory, Operations, Place, Then};
+use self::executor::Sleeper;
+use self::operations::{Arming, Memory, Operations, Place, Then};
 use self::provided::Provided;
 use self::queues::{Queues, Turned};
 pub(super) use self::stream::Stream;
-use super::descriptor::{nanoseconds, nanoseconds_coarse};
+use super::descriptor::{self, nanoseconds};
 use crate::limits::{PROVIDED_LARGE, PROVIDED_SMALL};
 use crate::reactor::buffer::{Buffer, Room};
 use crate::reactor::timer;
@@ -48,6 +49,8 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<Ring>>> = const { RefCell::new(None) };
     /// When the wheel is to be turned next, in nanoseconds; `u64::MAX` for never.
     static ALARM: Cell<u64> = const { Cell::new(u64::MAX) };
+    /// The coarse time when this turn began, in nanoseconds; 0 outside of a turn.
+    static TIME: Cell<u64> = const { Cell::new(0) };
 }
 
 /// The ring of a core, shared by its sockets.
@@ -77,6 +80,15 @@ pub(super) fn arm(at: u64) {
     ALARM.set(at);
 }
 
+/// The coarse time, read once a turn on a core of this driver.
+#[inline]
+pub(super) fn nanoseconds_coarse() -> u64 {
+    match TIME.get() {
+        0 => descriptor::nanoseconds_coarse(),
+        time => time,
+    }
+}
+
 /// Drives `main` and what it spawns on this thread until `main` ends. Tasks that still wait then are dropped.
 pub(super) fn run<F: Future>(main: F) -> io::Result<F::Output> {
     let ring = Rc::new(Ring::new()?);
@@ -96,6 +108,7 @@ impl Drop for End {
         executor::end();
         timer::reset(0);
         ALARM.set(u64::MAX);
+        TIME.set(0);
         drop(CURRENT.take());
     }
 }
@@ -117,7 +130,7 @@ impl Ring {
         )?;
         Ok(Self {
             queues,
-            operations: RefCell::default(),
+            operations: RefCell::new(Operations::new()),
             small: RefCell::new(small),
             large: RefCell::new(large),
         })
@@ -132,8 +145,10 @@ impl Ring {
             let now = if turned == Turned::TimedOut {
                 nanoseconds()
             } else {
-                nanoseconds_coarse()
+                descriptor::nanoseconds_coarse()
             };
+            // Never backwards, also where a coarse time follows a fine one.
+            TIME.set(now.max(TIME.get()));
             if now >= ALARM.get() {
                 let next = timer::turn(now);
                 ALARM.set(next.unwrap_or(u64::MAX));
@@ -157,31 +172,25 @@ impl Ring {
     /// Takes the completions that are there, wakes who waits for them, and lends new buffers for those that were filled.
     fn take_completions(&self) {
         let (mut small, mut large) = (false, false);
+        // Waking writes into a queue, and memory that is dropped goes to a pool: neither comes back here.
+        let operations = &mut *self.operations.borrow_mut();
         self.queues.take_completions(|user_data, result, flags| {
             if user_data == IGNORED {
                 return;
             }
-            let consequence = self.operations.borrow_mut().complete(
-                user_data,
-                result,
-                flags,
-                |number, room, count| {
-                    let (provided, dirty) = match room {
-                        Room::Small => (&self.small, &mut small),
-                        Room::Large => (&self.large, &mut large),
-                    };
-                    *dirty = true;
-                    // SAFETY: this is what the completion says, and each is taken once.
-                    unsafe { provided.borrow_mut().take(number, count) }
-                },
-            );
-            match consequence.then {
+            let then = operations.complete(user_data, result, flags, |number, room, count| {
+                let (provided, dirty) = match room {
+                    Room::Small => (&self.small, &mut small),
+                    Room::Large => (&self.large, &mut large),
+                };
+                *dirty = true;
+                // SAFETY: this is what the completion says, and each is taken once.
+                unsafe { provided.borrow_mut().take(number, count) }
+            });
+            match then {
                 Then::Nothing => {}
                 Then::Cancel(name) => self.cancel(name),
-                Then::Rearm(place, room) => self.arm_receive(place, room),
-            }
-            if let Some(waker) = consequence.woken {
-                waker.wake();
+                Then::Rearm(place, room) => self.arm_receive(operations, place, room),
             }
         });
         if small {
@@ -196,6 +205,7 @@ impl Ring {
     ///
     /// # Safety
     /// What `entry` makes points to nothing but what is on the heap in `memory`.
+    #[inline]
     unsafe fn start(&self, memory: Memory, entry: impl FnOnce(&Memory) -> Entry) -> Operation<'_> {
         let entry = entry(&memory);
         let (place, name) = self.operations.borrow_mut().begin(memory);
@@ -229,11 +239,16 @@ impl Ring {
 
     /// Lets the kernel receive into a buffer of the group that `room` asks for: short messages one after another, long
     /// bodies one at a time, so that a sender is held back by what is asked for.
-    fn arm_receive(&self, place: Place, room: Room) {
-        let (name, descriptor, multishot) = self.operations.borrow_mut().arm_receive(place, room);
+    fn arm_receive(&self, operations: &mut Operations, place: Place, room: Room) {
+        let Arming {
+            name,
+            descriptor,
+            multishot,
+            cap,
+        } = operations.arm_receive(place, room);
         let fd = types::Fd(descriptor);
         let entry = if multishot {
-            opcode::RecvMulti::new(fd, group(room)).build()
+            queues::capped(opcode::RecvMulti::new(fd, group(room)).build(), cap)
         } else {
             let receive = opcode::Recv::new(fd, std::ptr::null_mut(), 0).buf_group(group(room));
             receive.build().flags(Flags::BUFFER_SELECT)
@@ -278,7 +293,7 @@ impl Drop for Ring {
         tracing::error!(
             "The kernel does not let go of operations of a core that has ended; their memory is lost"
         );
-        std::mem::forget(self.operations.take());
+        std::mem::forget(self.operations.replace(Operations::new()));
         self.small.get_mut().leak();
         self.large.get_mut().leak();
     }
@@ -294,33 +309,42 @@ struct Operation<'r> {
 impl Future for Operation<'_> {
     type Output = (io::Result<u32>, Memory);
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let place = self
             .place
             .expect("a future is not polled after it has ended");
-        let mut operations = self.ring.operations.borrow_mut();
-        if let Some((result, memory)) = operations.finish(place) {
-            drop(operations);
-            self.place = None;
-            let result = u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
-            return Poll::Ready((result, memory));
-        }
-        let replaced = operations.wait(place, context.waker());
-        drop(operations);
-        drop(replaced);
-        Poll::Pending
+        let finished = self
+            .ring
+            .operations
+            .borrow_mut()
+            .finish(place, Sleeper::of(context));
+        let Some((result, memory)) = finished else {
+            return Poll::Pending;
+        };
+        self.place = None;
+        let result = u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
+        Poll::Ready((result, memory))
     }
 }
 
 impl Drop for Operation<'_> {
+    #[inline]
     fn drop(&mut self) {
         if let Some(place) = self.place {
-            let (cancel, memory, waker) = self.ring.operations.borrow_mut().abandon(place);
-            if let Some(name) = cancel {
-                self.ring.cancel(name);
-            }
-            drop((memory, waker));
+            self.abandon(place);
         }
+    }
+}
+
+impl Operation<'_> {
+    #[cold]
+    fn abandon(&self, place: Place) {
+        let (cancel, memory) = self.ring.operations.borrow_mut().abandon(place);
+        if let Some(name) = cancel {
+            self.ring.cancel(name);
+        }
+        drop(memory);
     }
 }
 

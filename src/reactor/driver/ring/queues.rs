@@ -47,6 +47,16 @@ struct Update {
     data: u64,
 }
 
+/// A multishot receive that ends once it has yielded `cap` bytes; 0 for no cap. A kernel before 6.17 refuses a cap.
+pub(super) fn capped(mut entry: squeue::Entry, cap: u32) -> squeue::Entry {
+    const _: () = assert!(size_of::<squeue::Entry>() == 64);
+    // SAFETY: an entry is the kernel's `io_uring_sqe`, 64 bytes that are all numbers, of which these are the `optlen`.
+    let optlen = unsafe { (&raw mut entry).cast::<u32>().add(11) };
+    // SAFETY: it lies in the entry, which is ours, and is aligned: the entry is for numbers of 64 bits.
+    unsafe { optlen.write(cap) };
+    entry
+}
+
 /// Why a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turned {
@@ -96,6 +106,7 @@ impl Queues {
     ///
     /// # Safety
     /// The memory that `entry` points to stays as it is until its last completion has been taken.
+    #[inline]
     pub(super) unsafe fn push(&self, entry: squeue::Entry) {
         // SAFETY: the only other one is made in `enter`, which does not call this.
         let mut queue = unsafe { self.ring.submission_shared() };
@@ -195,6 +206,7 @@ impl Queues {
     }
 
     /// Calls `taken` with each completion that is there: user data, result, flags.
+    #[inline]
     pub(super) fn take_completions(&self, mut taken: impl FnMut(u64, i32, u32)) {
         // SAFETY: this is the only place that makes one, and `taken` is a function of the driver that does not come here.
         let queue = unsafe { self.ring.completion_shared() };

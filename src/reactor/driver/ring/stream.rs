@@ -5,18 +5,20 @@
 //! Never holds memory for a receive that waits. Read next: `../../socket.rs`.
 
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use io_uring::{opcode, types};
 use socket2::{Domain, Protocol, SockAddr, Type};
 
-use super::operations::{Memory, Place};
-use super::{Ring, current};
+use super::executor::Sleeper;
+use super::operations::{Memory, Operations, Place, Receive};
+use super::{Operation, Ring, current};
 use crate::reactor::buffer::{Buffer, Room};
 use crate::reactor::driver::descriptor;
 use crate::reactor::operation::Gather;
@@ -100,80 +102,91 @@ impl Stream {
             .as_fd()
     }
 
-    fn place(&self) -> Place {
-        self.receive.get().unwrap_or_else(|| {
-            let place = self
-                .ring
-                .operations
-                .borrow_mut()
-                .new_receive(self.fd().as_raw_fd());
-            self.receive.set(Some(place));
-            place
-        })
+    #[inline]
+    fn place(&self, operations: &mut Operations) -> Place {
+        match self.receive.get() {
+            Some(place) => place,
+            None => self.new_place(operations),
+        }
+    }
+
+    #[cold]
+    fn new_place(&self, operations: &mut Operations) -> Place {
+        let place = operations.new_receive(self.fd().as_raw_fd());
+        self.receive.set(Some(place));
+        place
     }
 
     /// What came, or the end of the stream, or an error. While there is nothing, a receive with that room is armed.
-    fn poll_recv(&self, room: Room, context: &Context<'_>) -> Poll<io::Result<Buffer>> {
-        let place = self.place();
-        if let Some(arrived) = self.take_arrived() {
-            return Poll::Ready(arrived);
+    #[inline]
+    pub(in crate::reactor) fn poll_recv(
+        &self,
+        room: Room,
+        context: &Context<'_>,
+    ) -> Poll<io::Result<Buffer>> {
+        let operations = &mut *self.ring.operations.borrow_mut();
+        let place = self.place(operations);
+        let (receive, sleeper) = operations.receive_and_sleeper(place);
+        if let Some(buffer) = receive.arrived.pop_front() {
+            return Poll::Ready(Ok(buffer));
         }
-        let mut operations = self.ring.operations.borrow_mut();
-        let armed = operations.receive(place).armed;
-        let replaced = operations.wait(place, context.waker());
-        match armed {
-            None => {
-                drop(operations);
-                self.ring.arm_receive(place, room);
-            }
-            Some(armed) if armed.multishot && room == Room::Large => {
-                let cancel = operations.cancel_receive(place);
-                drop(operations);
-                // Its last completion wakes the task, which comes back here.
-                if let Some(name) = cancel {
-                    self.ring.cancel(name);
-                }
-            }
-            Some(_) => drop(operations),
+        if let Some(ended) = take_end(receive) {
+            return Poll::Ready(ended);
         }
-        drop(replaced);
+        *sleeper = Some(Sleeper::of(context));
+        match receive.armed {
+            Some(armed) if !armed.multishot || room == Room::Small => {}
+            _ => self.arm(operations, place, room),
+        }
         Poll::Pending
+    }
+
+    /// Arms a receive, or ends the one that fills small buffers where large ones are wanted.
+    #[inline(never)]
+    fn arm(&self, operations: &mut Operations, place: Place, room: Room) {
+        if operations.receive(place).armed.is_none() {
+            self.ring.arm_receive(operations, place, room);
+        } else if let Some(name) = operations.cancel_receive(place) {
+            // Its last completion wakes the task, which comes back here.
+            self.ring.cancel(name);
+        }
     }
 
     /// As [`Stream::poll_recv`], but leaves what came where it is.
     fn poll_arrived(&self, context: &Context<'_>) -> Poll<()> {
-        let place = self.place();
-        let mut operations = self.ring.operations.borrow_mut();
-        let receive = operations.receive(place);
+        let operations = &mut *self.ring.operations.borrow_mut();
+        let place = self.place(operations);
+        let (receive, sleeper) = operations.receive_and_sleeper(place);
         if !receive.arrived.is_empty() || receive.end.is_some() {
             return Poll::Ready(());
         }
-        let armed = receive.armed.is_some();
-        let replaced = operations.wait(place, context.waker());
-        drop(operations);
-        if !armed {
-            self.ring.arm_receive(place, Room::Small);
+        *sleeper = Some(Sleeper::of(context));
+        if receive.armed.is_none() {
+            self.ring.arm_receive(operations, place, Room::Small);
         }
-        drop(replaced);
         Poll::Pending
     }
 
     /// Receives what comes next: at least a byte, or an empty buffer at the end of the stream. May be dropped.
-    pub(in crate::reactor) async fn recv(&self, room: Room) -> io::Result<Buffer> {
-        poll_fn(|context| self.poll_recv(room, context)).await
+    #[inline]
+    pub(in crate::reactor) fn recv(
+        &self,
+        room: Room,
+    ) -> impl Future<Output = io::Result<Buffer>> + Unpin {
+        poll_fn(move |context| self.poll_recv(room, context))
     }
 
     /// As [`Stream::recv`]; `None` once `timer` expires with nothing received.
-    pub(in crate::reactor) async fn recv_until(
+    #[inline]
+    pub(in crate::reactor) fn recv_until(
         &self,
         room: Room,
         timer: &Timer,
-    ) -> io::Result<Option<Buffer>> {
-        poll_fn(|context| match self.poll_recv(room, context) {
+    ) -> impl Future<Output = io::Result<Option<Buffer>>> + Unpin {
+        poll_fn(move |context| match self.poll_recv(room, context) {
             Poll::Ready(received) => Poll::Ready(received.map(Some)),
             Poll::Pending => timer.poll_expired(context).map(|()| Ok(None)),
         })
-        .await
     }
 
     /// All of it in one operation, except where the kernel may not wait in the middle.
@@ -185,11 +198,12 @@ impl Stream {
         }
     }
 
-    /// Sends the first bytes of `buffer`: how many is in the result.
-    pub(in crate::reactor) async fn send(&self, buffer: Buffer) -> (io::Result<usize>, Buffer) {
+    /// Sends the first bytes of `buffer`: how many is in the result. Begins at once, not when it is first polled.
+    #[inline]
+    pub(in crate::reactor) fn send(&self, buffer: Buffer) -> Sending<'_> {
         let fd = types::Fd(self.fd().as_raw_fd());
         // SAFETY: points to the bytes of the buffer, which are on the heap.
-        let sending = unsafe {
+        let operation = unsafe {
             self.ring
                 .start(Memory::Buffer(buffer), |memory| match memory {
                     Memory::Buffer(buffer) => {
@@ -202,10 +216,7 @@ impl Stream {
                     _ => unreachable!("it was just made"),
                 })
         };
-        match sending.await {
-            (result, Memory::Buffer(buffer)) => (result.map(|count| count as usize), buffer),
-            _ => unreachable!("an operation keeps what it was given"),
-        }
+        Sending { operation }
     }
 
     pub(in crate::reactor) async fn send_gathered(
@@ -290,29 +301,50 @@ impl Stream {
 
     /// Takes what has come already, without waiting.
     pub(in crate::reactor) fn take_arrived(&self) -> Option<io::Result<Buffer>> {
-        let mut operations = self.ring.operations.borrow_mut();
+        let operations = &mut *self.ring.operations.borrow_mut();
         let receive = operations.receive(self.receive.get()?);
-        if let Some(buffer) = receive.arrived.pop_front() {
-            return Some(Ok(buffer));
-        }
-        match receive.end? {
-            0 => Some(Ok(Buffer::empty())),
-            error => {
-                receive.end = None;
-                Some(Err(io::Error::from_raw_os_error(-error)))
-            }
+        match receive.arrived.pop_front() {
+            Some(buffer) => Some(Ok(buffer)),
+            None => take_end(receive),
         }
     }
 
     /// Puts back what was taken last.
     pub(in crate::reactor) fn put_back(&self, buffer: Buffer) {
-        let place = self.place();
-        self.ring
-            .operations
-            .borrow_mut()
-            .receive(place)
-            .arrived
-            .push_front(buffer);
+        let operations = &mut *self.ring.operations.borrow_mut();
+        let place = self.place(operations);
+        operations.receive(place).arrived.push_front(buffer);
+    }
+}
+
+/// The end of the stream, which stays, or an error, which is told once.
+#[inline]
+fn take_end(receive: &mut Receive) -> Option<io::Result<Buffer>> {
+    match receive.end? {
+        0 => Some(Ok(Buffer::empty())),
+        error => {
+            receive.end = None;
+            Some(Err(io::Error::from_raw_os_error(-error)))
+        }
+    }
+}
+
+/// A send that is under way.
+pub(in crate::reactor) struct Sending<'s> {
+    operation: Operation<'s>,
+}
+
+impl Future for Sending<'_> {
+    type Output = (io::Result<usize>, Buffer);
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match ready!(Pin::new(&mut self.operation).poll(context)) {
+            (result, Memory::Buffer(buffer)) => {
+                Poll::Ready((result.map(|count| count as usize), buffer))
+            }
+            _ => unreachable!("an operation keeps what it was given"),
+        }
     }
 }
 
@@ -322,11 +354,11 @@ const DISARM_TURNS: u32 = 16;
 impl Drop for Stream {
     fn drop(&mut self) {
         if let Some(place) = self.receive.get() {
-            let (cancel, arrived, waker) = self.ring.operations.borrow_mut().abandon_receive(place);
+            let (cancel, arrived) = self.ring.operations.borrow_mut().abandon_receive(place);
             if let Some(name) = cancel {
                 self.ring.cancel(name);
             }
-            drop((arrived, waker));
+            drop(arrived);
         }
         if let Some(fd) = self.fd.take() {
             self.ring.close(fd);
