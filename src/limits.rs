@@ -68,7 +68,8 @@ pub const HANDSHAKES_MAX: usize = 2048;
 /// Time for a TLS handshake, from the place it got to the last byte of it (spec backends 11 has the same for servers).
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a send may make no progress before the peer is given up, where `writeTimeout` sets none.
+/// How long a peer may take to receive one piece of a body (at most 80 KiB), where `writeTimeout` sets none. What a send has
+/// achieved is known at its end only, so this is also the slowest reader that is served: about 450 bytes a second.
 pub const SEND_STALL_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// How long an upload may make no progress before the client is given up, where `readTimeout` sets none.
@@ -78,7 +79,7 @@ pub const BODY_STALL_TIMEOUT: Duration = Duration::from_secs(180);
 pub const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long, and for how many bytes, a client may go on sending after an answer that ends its connection.
-pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 pub const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Wait for a server's `100 Continue` before the client's body is asked for all the same (spec backends 11).

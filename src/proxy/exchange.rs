@@ -329,9 +329,8 @@ async fn attempt(
         // Both go on at once: a server may answer before it has read everything.
         let mut uploaded = None;
         let end = poll_fn(|cx| {
-            if let Poll::Ready(end) = answer_task.as_mut().poll(cx) {
-                return Poll::Ready(end);
-            }
+            let mut answered = answer_task.as_mut().poll(cx);
+            // Also when the answer is through: the end of the body may have come in the same turn.
             if uploaded.is_none()
                 && let Poll::Ready(end) = upload_task.as_mut().poll(cx)
             {
@@ -341,11 +340,11 @@ async fn attempt(
                 }
                 uploaded = Some(end);
                 uploading.ended();
-                if let Poll::Ready(end) = answer_task.as_mut().poll(cx) {
-                    return Poll::Ready(end);
+                if answered.is_pending() {
+                    answered = answer_task.as_mut().poll(cx);
                 }
             }
-            Poll::Pending
+            answered
         })
         .await;
         if uploaded.is_none() {

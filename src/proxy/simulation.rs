@@ -1188,7 +1188,9 @@ async fn drain(world: &World, listener: &Listener, told: &Receiver<Report>) {
 
 #[test]
 fn promises_are_kept_over_many_seeds() {
-    let total = check(0..600);
+    let seeds =
+        std::env::var("COREWAY_TEST_SEEDS").map_or(600, |text| text.parse().expect("a number"));
+    let total = check(0..seeds);
     assert!(total.complete > 5_000 && total.refused > 50, "{total:?}");
 }
 

@@ -6,8 +6,14 @@ use crate::harness::{Client, Coreway, Origin, heavy};
 
 const CONNECTIONS: usize = 10_000;
 
-/// The bound of the project: HAProxy needs 1.1 KiB for one, nginx 0.5 KiB, Traefik 24 KiB.
-const BYTES_EACH_MAX: usize = 2 * 1024;
+/// The bound of the project: HAProxy needs 1.1 KiB for one, nginx 0.5 KiB, Traefik 24 KiB. On epoll, where a wait can only
+/// be called off through an object of its own, twice as much.
+fn bytes_each_max() -> usize {
+    match std::env::var("COREWAY_TEST_DRIVER").as_deref() {
+        Ok("epoll") => 4 * 1024,
+        _ => 2 * 1024,
+    }
+}
 
 /// File descriptors this process and the program may have, as the kernel tells.
 fn files_max() -> usize {
@@ -56,7 +62,7 @@ fn ten_thousand_idle_connections_are_cheap() {
     let each = grown * 1024 / CONNECTIONS;
     eprintln!("{each} bytes for each of {CONNECTIONS} idle connections");
     assert!(
-        each <= BYTES_EACH_MAX,
+        each <= bytes_each_max(),
         "{each} bytes for each idle connection"
     );
 
