@@ -140,7 +140,7 @@ impl Stream {
         use_it(unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) })
     }
 
-    fn poll_recv(&self, context: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
+    fn poll_fill(&self, context: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
         let first = self.first.take();
         buffer.extend(first.as_slice());
         // glommio wants memory that holds bytes already.
@@ -163,7 +163,7 @@ impl Stream {
 
     pub(in crate::reactor) async fn recv(&self, room: Room) -> io::Result<Buffer> {
         let mut buffer = Buffer::take(room);
-        poll_fn(|context| self.poll_recv(context, &mut buffer)).await?;
+        poll_fn(|context| self.poll_fill(context, &mut buffer)).await?;
         Ok(buffer)
     }
 
@@ -202,7 +202,7 @@ impl Stream {
             if self.cancelled.take() {
                 return Poll::Ready(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
             }
-            self.poll_recv(context, &mut buffer)
+            self.poll_fill(context, &mut buffer)
         })
         .await;
         (result, buffer)
