@@ -43,7 +43,7 @@ pub const PROVIDED_SMALL: u16 = 256;
 pub const PROVIDED_LARGE: u16 = 16;
 
 /// Buffers that a socket may have received and nobody asked for, before it is told to stop. What the kernel does in one
-/// turn comes on top: at most 32 receives of one socket.
+/// turn comes on top: up to 48 KiB, or at most 32 receives of one socket where the kernel is older than 6.17.
 pub const RECEIVES_AHEAD_MAX: usize = 2;
 
 /// 1xx answers a server may send before its final one. RFC 9110 15.2 has no bound; a server that sends more is lost.
