@@ -3,6 +3,7 @@
 //! Owns one formatted date. Never reads the wall clock more often than that. RFC 9110 5.6.7 (IMF-fixdate).
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Write;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -30,14 +31,18 @@ impl Date {
                 1_000_000_000 - wall.nanosecond().min(999_999_999),
             ));
             self.until.set(Some(now + left));
-            self.text.replace(format_date(wall));
+            let mut text = self.text.borrow_mut();
+            text.clear();
+            write_date(wall, &mut text);
         }
         out.extend_from_slice(self.text.borrow().as_bytes());
     }
 }
 
-fn format_date(at: OffsetDateTime) -> String {
-    format!(
+/// Appends to `out`, whose memory is kept from second to second.
+fn write_date(at: OffsetDateTime, out: &mut String) {
+    write!(
+        out,
         "{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT",
         DAYS[usize::from(at.weekday().number_days_from_monday())],
         at.day(),
@@ -47,6 +52,7 @@ fn format_date(at: OffsetDateTime) -> String {
         at.minute(),
         at.second()
     )
+    .expect("a String takes whatever is written to it");
 }
 
 #[cfg(test)]
@@ -56,6 +62,8 @@ mod tests {
     #[test]
     fn a_date_is_written_as_an_imf_fixdate() {
         let at = OffsetDateTime::from_unix_timestamp(784_111_777).expect("a valid time");
-        assert_eq!(format_date(at), "Sun, 06 Nov 1994 08:49:37 GMT");
+        let mut text = String::new();
+        write_date(at, &mut text);
+        assert_eq!(text, "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 }
