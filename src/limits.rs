@@ -108,6 +108,15 @@ pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of the search cache of one regular expression on one core, filled only when the expression is used.
 pub const REGEX_CACHE_BYTES_MAX: usize = 256 * 1024;
 
+/// How often a request is sent for one `buffering.retryExpression`, however true it stays (spec backends 8).
+pub const BUFFERING_ATTEMPTS_MAX: u32 = 11;
+
+/// Bytes of a body that `buffering` holds in memory where its options do not say.
+pub const BUFFERING_MEMORY_BYTES: u64 = 1024 * 1024;
+
+/// Parentheses around a part of a circuit breaker's or retry expression: reading and deciding one take stack for each.
+pub const EXPRESSION_DEPTH_MAX: usize = 64;
+
 /// Places in a trie that one frontend may take: hosts times paths. A rule with more keeps its paths as an ordinary
 /// test under each host, so memory grows with the length of a rule and not with its square.
 pub const FRONTEND_PLACES_MAX: usize = 4096;

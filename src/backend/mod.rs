@@ -4,6 +4,8 @@
 //! Read next: `balancer.rs`.
 
 pub mod balancer;
+pub mod buffering;
+pub mod condition;
 pub mod key;
 pub mod limit;
 pub mod shard;
@@ -59,6 +61,8 @@ pub struct Backend {
     pub balancer: balancer::RoundRobin,
     /// How many exchanges may be under way.
     pub max_conn: Option<limit::Limit>,
+    /// Bodies are held whole, with these limits.
+    pub buffering: Option<buffering::Buffering>,
     /// This core's part of the state that outlives a reload.
     pub shard: Arc<shard::Shard>,
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::World;
+use super::{World, buffering};
 use crate::backend::balancer::RoundRobin;
 use crate::backend::key::Source;
 use crate::backend::limit::{Limit, Table};
@@ -42,6 +42,8 @@ pub enum BackendError {
     NegativeMaxConn,
     /// What `maxConn` is to be counted by.
     MaxConnBy(String),
+    /// A sentence about `buffering`.
+    Buffering(String),
 }
 
 impl fmt::Display for BackendError {
@@ -50,6 +52,7 @@ impl fmt::Display for BackendError {
             Self::Url { url, why } => write!(f, "error parsing server URL {url}: {why}"),
             Self::NegativeMaxConn => f.write_str("maxConn: amount should be >= 0"),
             Self::MaxConnBy(text) => write!(f, "maxConn: unsupported limiting variable: '{text}'"),
+            Self::Buffering(why) => f.write_str(why),
             Self::NegativeWeight => f.write_str("Weight should be >= 0"),
         }
     }
@@ -381,6 +384,8 @@ impl Backends {
             })
             .collect();
         let max_conn = memory.max_conn(name, written.max_conn.as_ref())?;
+        let buffering = written.buffering.as_ref().map(buffering::compile);
+        let buffering = buffering.transpose().map_err(BackendError::Buffering)?;
         let balancer = RoundRobin::new(parsed.iter().map(|(.., weight)| *weight).collect());
         let definition = parsed
             .into_iter()
@@ -396,6 +401,7 @@ impl Backends {
             servers,
             balancer,
             max_conn,
+            buffering,
             shard,
         });
         self.names.push(name.clone());

@@ -4,7 +4,9 @@
 //! Read next: `rule.rs`.
 
 pub mod backend;
+mod buffering;
 mod certificate;
+mod expression;
 mod frontend;
 mod headers;
 mod middleware;

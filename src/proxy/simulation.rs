@@ -514,6 +514,7 @@ fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapsh
             balancer: RoundRobin::new(vec![1; origins.len()]),
             shard: Arc::default(),
             max_conn: None,
+            buffering: None,
         }],
         tls: Vec::new(),
         pools_retired: retired.iter().map(|&origin| pool(origin)).collect(),
