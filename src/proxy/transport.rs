@@ -11,8 +11,9 @@ use std::mem;
 use std::net::Shutdown;
 use std::task::{Context, Poll};
 
+use super::handshake::Turnstile;
 use crate::limits::{BUFFER_LARGE_BYTES, BUFFER_SMALL_BYTES, LINGER_TIMEOUT};
-use crate::reactor::{Buffer, Peer, Room, Socket, Timer, now};
+use crate::reactor::{Buffer, Peer, Room, Socket, Timer, next_turn, now};
 use crate::tls::{self, Connection};
 
 /// Plaintext that is at most this long is sealed into one small buffer: records add 22 bytes each, and a ticket that
@@ -208,21 +209,27 @@ impl Sealed {
     /// Shakes hands, as the client.
     async fn handshake_first(&self, timer: &Timer) -> Result<(), Refused> {
         self.flush(Room::Small, timer).await.map_err(Refused::Io)?;
-        self.handshake_on(false, Buffer::empty(), timer).await
+        self.handshake_on(None, Buffer::empty(), timer).await
     }
 
-    /// Shakes hands, as the server.
-    pub(crate) async fn handshake(&self, received: Buffer, timer: &Timer) -> Result<(), Refused> {
-        self.handshake_on(true, received, timer).await
+    /// Shakes hands, as the server, computing only when it is its turn.
+    pub(super) async fn handshake(
+        &self,
+        received: Buffer,
+        turns: &Turnstile,
+        timer: &Timer,
+    ) -> Result<(), Refused> {
+        self.handshake_on(Some(turns), received, timer).await
     }
 
-    /// The rest of a handshake. The first bytes may be those of plain HTTP, if it is `doubtful`.
+    /// The rest of a handshake: of the server's, if there are `turns`. Then the first bytes may be those of plain HTTP.
     async fn handshake_on(
         &self,
-        mut doubtful: bool,
+        turns: Option<&Turnstile>,
         mut received: Buffer,
         timer: &Timer,
     ) -> Result<(), Refused> {
+        let mut doubtful = turns.is_some();
         loop {
             if received.is_empty() {
                 // No buffer is held while the client thinks.
@@ -243,7 +250,15 @@ impl Sealed {
                 Some(_) => {}
             }
             doubtful = false;
+            let turn = match turns {
+                Some(turns) => Some(turns.pass().await),
+                None => None,
+            };
             let shaken = self.shake(buffer);
+            if let Some(turn) = turn {
+                next_turn().await;
+                drop(turn);
+            }
             let (flush, going_on) = {
                 let connection = self.connection.borrow();
                 (connection.must_flush(), connection.is_handshaking())

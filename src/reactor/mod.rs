@@ -33,7 +33,7 @@ pub use process::{raise_file_limit, release_memory};
 pub use socket::{Peer, Socket};
 pub use splice::{Pipe, splice};
 pub use task::{panics, spawn};
-pub use timer::{Timer, limit, sleep};
+pub use timer::{Timer, limit, next_turn, sleep};
 
 /// Makes this thread a core and runs what `main` returns on it until that ends. Blocks meanwhile.
 ///

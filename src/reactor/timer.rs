@@ -9,6 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -71,6 +72,8 @@ thread_local! {
     static WHEEL: RefCell<Wheel> = const { RefCell::new(Wheel::new()) };
     /// When the wheel last turned, in nanoseconds. Apart from the wheel, so that reading it borrows nothing.
     static TURNED: Cell<u64> = const { Cell::new(0) };
+    /// Who waits for the wheel to turn, whatever the time is.
+    static NEXT: RefCell<Vec<Waker>> = const { RefCell::new(Vec::new()) };
     /// Which slab of entries the wheel has.
     static EPOCH: Cell<u32> = const { Cell::new(1) };
 }
@@ -203,6 +206,21 @@ pub async fn sleep(duration: Duration) {
     poll_fn(|context| timer.poll_expired(context)).await;
 }
 
+/// Lets everything else go first that is ready, also in the kernel: for whoever has much to compute.
+pub async fn next_turn() {
+    let mut waited = false;
+    poll_fn(|context| {
+        if mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        NEXT.with_borrow_mut(|next| next.push(context.waker().clone()));
+        // The wheel turns when the driver has asked its kernel: a task that woke itself could be polled before that.
+        driver::arm(1);
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Turns the wheel to `now` and wakes the tasks whose deadlines may have come. Returns when to come back, if ever.
 ///
 /// The driver calls this when the time it was given last, or through [`driver::arm`], has come.
@@ -219,6 +237,9 @@ pub(super) fn turn(now: u64) -> Option<u64> {
             None => break,
         }
     }
+    for waker in NEXT.take() {
+        waker.wake();
+    }
     WHEEL.with_borrow_mut(|wheel| {
         let next = wheel
             .next_occupied()
@@ -234,9 +255,11 @@ pub(super) fn reset(now: u64) {
         let mut new = Wheel::new();
         EPOCH.set(EPOCH.get().wrapping_add(1));
         new.tick = now / SLOT_NANOSECONDS;
-        std::mem::replace(wheel, new)
+        mem::replace(wheel, new)
     });
     TURNED.set(now / SLOT_NANOSECONDS * SLOT_NANOSECONDS);
+    let nobody = NEXT.take();
+    drop(nobody);
     // Dropping the wakers may drop tasks and their timers, which find another epoch and leave the wheel alone.
     drop(old);
 }
@@ -320,7 +343,7 @@ impl Wheel {
         let level = (((63 - differing.leading_zeros()) / SLOT_BITS) as usize).min(LEVELS - 1);
         let slot = slot_of(tick, SLOT_BITS as usize * level);
         let list = level * SLOTS + slot;
-        let head = std::mem::replace(self.head(list), index);
+        let head = mem::replace(self.head(list), index);
         if let Some(occupied) = self.occupied.get_mut(level) {
             *occupied |= 1 << slot;
         }
@@ -408,7 +431,7 @@ impl Wheel {
                 Some((next, level, slot)) if next <= tick => {
                     self.tick = next;
                     let list = level * SLOTS + slot;
-                    let first = std::mem::replace(self.head(list), NONE);
+                    let first = mem::replace(self.head(list), NONE);
                     *self.head(DUE.into()) = first;
                     if let Some(occupied) = self.occupied.get_mut(level) {
                         *occupied &= !(1 << slot);

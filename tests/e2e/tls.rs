@@ -3,9 +3,10 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
+use rustls::{ClientConnection, HandshakeKind, NamedGroup, ProtocolVersion};
 
 use crate::harness::tls::{Authority, Pair, TlsClient};
 use crate::harness::wait::pass;
@@ -547,6 +548,50 @@ fn garbage_harms_nobody() {
         assert!(client.rest().unwrap_or_default().is_empty());
     }
     assert_eq!(bystander.get("/").unwrap().status, 200);
+}
+
+/// Beginnings of handshakes that the storm sends at once: about half a second of work for one core.
+const STORM: usize = 400;
+
+#[test]
+fn a_storm_of_handshakes_lets_others_through() {
+    let authority = Authority::new("Test CA");
+    let pair = authority.issue_rsa(&["a.test"]);
+    let origin = Origin::text("hello");
+    let coreway = Start::new()
+        .cores(1)
+        .entry_point(&tls("", &[&pair]))
+        .serve(&site(&origin));
+    let config = authority.client().build();
+    let mut hello = Vec::new();
+    ClientConnection::new(Arc::clone(&config), "a.test".try_into().unwrap())
+        .unwrap()
+        .write_tls(&mut hello)
+        .unwrap();
+    let mut established = TlsClient::connect(coreway.address(), &config, "a.test").unwrap();
+    assert_eq!(established.get("/").unwrap().status, 200);
+    let mut storm: Vec<TcpStream> = (0..STORM)
+        .map(|_| TcpStream::connect(coreway.address()).unwrap())
+        .collect();
+    for client in &mut storm {
+        client.write_all(&hello).unwrap();
+    }
+    assert_eq!(established.get("/").unwrap().status, 200);
+    let mut byte = [0];
+    let answered = storm
+        .iter()
+        .filter(|client| {
+            client.set_nonblocking(true).unwrap();
+            let answered = client.peek(&mut byte).is_ok();
+            client.set_nonblocking(false).unwrap();
+            answered
+        })
+        .count();
+    assert!(answered < STORM * 3 / 4, "only after {answered} handshakes");
+    for client in &mut storm {
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        client.read_exact(&mut byte).unwrap();
+    }
 }
 
 #[test]
