@@ -13,10 +13,10 @@ fn benches(criterion: &mut Criterion) {
         ("weights/3-2-1", vec![3, 2, 1]),
         ("one_of_100", [vec![0; 99], vec![1]].concat()),
     ] {
-        let balancer = RoundRobin::new(weights);
-        let shard = balancer.start(0);
+        let balancer = RoundRobin::new(weights.len());
+        balancer.restart(weights, 0);
         group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
-            bencher.iter(|| black_box(balancer.next(black_box(&shard))));
+            bencher.iter(|| black_box(black_box(&balancer).next()));
         });
     }
     group.finish();

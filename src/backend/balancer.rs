@@ -1,26 +1,18 @@
 //! Interleaved weighted round robin, to the letter of spec backends 3.1.
 //!
-//! Owns the weights; the position is in `shard.rs`. Never opens a socket, reads a clock, or looks at another core.
+//! Owns the weights that are in force on one core, and the position. Never opens a socket, reads a clock, or looks at
+//! another core. Written by its core only, with plain relaxed stores.
 //! Read next: `shard.rs`.
 
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::ServerId;
-use super::shard::Shard;
-
-/// Weights of a backend's servers, with what the algorithm needs of them.
-#[derive(Clone, Debug, Default)]
-pub struct RoundRobin {
-    weights: Vec<u32>,
-    /// Greatest common divisor of the weights.
-    step: u32,
-    max: u32,
-}
 
 /// Why no server is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoServer {
-    /// The backend has no servers: answer 503.
+    /// The backend has no servers, or none that may be asked: answer 503.
     Empty,
     /// Every server has weight 0: answer 500.
     AllZero,
@@ -28,52 +20,64 @@ pub enum NoServer {
     AllTried,
 }
 
+/// Weights of servers, with what the algorithm needs of them, and whose turn it is.
+#[derive(Debug)]
+pub struct RoundRobin {
+    weights: Box<[AtomicU32]>,
+    /// Greatest common divisor of the weights.
+    step: AtomicU32,
+    /// The highest weight; 0 is nobody to ask.
+    max: AtomicU32,
+    /// Index of the server looked at next. One more than the spec's `index`, so that zero is the start.
+    next: AtomicU32,
+    /// Weight a server needs to be chosen in this round; 0 before the first.
+    current: AtomicU32,
+}
+
 impl RoundRobin {
-    /// Balances over servers with these weights, in this order.
-    pub fn new(weights: Vec<u32>) -> Self {
-        let step = weights.iter().copied().fold(0, gcd);
-        let max = weights.iter().copied().max().unwrap_or(0);
-        Self { weights, step, max }
+    /// So many servers, all with weight 0 until [`restart`](Self::restart).
+    pub fn new(servers: usize) -> Self {
+        Self {
+            weights: (0..servers).map(|_| AtomicU32::new(0)).collect(),
+            step: AtomicU32::new(0),
+            max: AtomicU32::new(0),
+            next: AtomicU32::new(0),
+            current: AtomicU32::new(0),
+        }
     }
 
-    /// A position for a core. Core `k` starts `k` choices in, so that cores which begin together do not all ask the
-    /// first server; with one core the sequence is the spec's.
-    pub fn start(&self, core: usize) -> Shard {
-        let shard = Shard::default();
+    /// Begins anew with these weights, in the order of the servers. A server of weight 0 is as if it were not there.
+    /// Core `k` starts `k` choices in, so that cores which begin together do not all ask the first server; with one
+    /// core the sequence is the spec's.
+    pub fn restart(&self, weights: impl IntoIterator<Item = u32>, core: usize) {
+        let (mut step, mut max) = (0, 0);
+        for (place, weight) in self.weights.iter().zip(weights) {
+            place.store(weight, Relaxed);
+            step = gcd(step, weight);
+            max = max.max(weight);
+        }
+        self.step.store(step, Relaxed);
+        self.max.store(max, Relaxed);
+        self.next.store(0, Relaxed);
+        self.current.store(0, Relaxed);
         for _ in 0..core {
-            if self.next(&shard).is_err() {
-                break;
-            }
+            let _ = self.next();
         }
-        shard
     }
 
-    /// The server whose turn it is. Looks at each weight at most once.
-    ///
-    /// # Errors
-    /// There is no server, or none with a weight.
+    /// The server whose turn it is. Looks at each weight at most once. `None` if no server has a weight.
     #[inline]
-    pub fn next(&self, shard: &Shard) -> Result<ServerId, NoServer> {
-        if self.max == 0 {
-            return Err(if self.weights.is_empty() {
-                NoServer::Empty
-            } else {
-                NoServer::AllZero
-            });
+    pub fn next(&self) -> Option<ServerId> {
+        let max = self.max.load(Relaxed);
+        if max == 0 {
+            return None;
         }
-        let mut at = shard.next.load(Relaxed) as usize;
-        let mut current = shard.current.load(Relaxed);
-        if at >= self.weights.len() {
-            // A shard of other weights would only be off by one round, but it must not be out of bounds.
-            at = 0;
-        }
+        let step = self.step.load(Relaxed);
+        let mut at = self.next.load(Relaxed) as usize;
+        let mut current = self.current.load(Relaxed);
         loop {
             if at == 0 {
-                current = if current <= self.step {
-                    self.max
-                } else {
-                    current - self.step
-                };
+                current = if current <= step { max } else { current - step };
             }
             let here = at;
             at = if at + 1 == self.weights.len() {
@@ -81,32 +85,30 @@ impl RoundRobin {
             } else {
                 at + 1
             };
-            if self.weights[here] >= current {
-                shard.next.store(index(at), Relaxed);
-                shard.current.store(current, Relaxed);
-                return Ok(ServerId(index(here)));
+            if self.weights[here].load(Relaxed) >= current {
+                self.next.store(index(at), Relaxed);
+                self.current.store(current, Relaxed);
+                return Some(ServerId(index(here)));
             }
         }
     }
 
     /// The next server that is not among `tried`, for another try of the same request. Turns of tried servers are used
-    /// up, as if another request had taken them.
-    ///
-    /// # Errors
-    /// As `next`, or every server with a weight was tried.
-    pub fn next_except(&self, shard: &Shard, tried: &[ServerId]) -> Result<ServerId, NoServer> {
+    /// up, as if another request had taken them. `None` if every server with a weight was tried.
+    pub fn next_except(&self, tried: &[ServerId]) -> Option<ServerId> {
         // A heavy server can own thousands of turns in a row, so the turns looked at are bounded by the servers.
         for _ in 0..=self.weights.len() {
-            let server = self.next(shard)?;
+            let server = self.next()?;
             if !tried.contains(&server) {
-                return Ok(server);
+                return Some(server);
             }
         }
-        let untried = |at: &usize| self.weights[*at] > 0 && !tried.contains(&ServerId(index(*at)));
+        let untried = |at: &usize| {
+            self.weights[*at].load(Relaxed) > 0 && !tried.contains(&ServerId(index(*at)))
+        };
         (0..self.weights.len())
             .find(untried)
             .map(|at| ServerId(index(at)))
-            .ok_or(NoServer::AllTried)
     }
 }
 
@@ -122,16 +124,23 @@ fn gcd(a: u32, b: u32) -> u32 {
 mod tests {
     use super::*;
 
-    fn check(weights: &[u32], core: usize, expected: &str) {
-        let balancer = RoundRobin::new(weights.to_vec());
-        let shard = balancer.start(core);
-        let picks: String = (0..expected.len())
+    fn of(weights: &[u32], core: usize) -> RoundRobin {
+        let balancer = RoundRobin::new(weights.len());
+        balancer.restart(weights.iter().copied(), core);
+        balancer
+    }
+
+    fn picks(balancer: &RoundRobin, count: usize) -> String {
+        (0..count)
             .map(|_| {
-                char::from(
-                    b'A' + u8::try_from(balancer.next(&shard).expect("a server").0).expect("few"),
-                )
+                char::from(b'A' + u8::try_from(balancer.next().expect("a server").0).expect("few"))
             })
-            .collect();
+            .collect()
+    }
+
+    #[track_caller]
+    fn check(weights: &[u32], core: usize, expected: &str) {
+        let picks = picks(&of(weights, core), expected.len());
         assert_eq!(picks, expected, "weights {weights:?} core {core}");
     }
 
@@ -154,50 +163,36 @@ mod tests {
     }
 
     #[test]
-    fn nobody_to_ask() {
-        let shard = Shard::default();
-        assert_eq!(
-            RoundRobin::new(Vec::new()).next(&shard),
-            Err(NoServer::Empty)
-        );
-        assert_eq!(
-            RoundRobin::new(vec![0, 0]).next(&shard),
-            Err(NoServer::AllZero)
-        );
+    fn weight_zero_is_as_if_it_were_not_there() {
+        check(&[3, 0, 1], 0, "AAACAAAC");
+        check(&[0, 4, 0, 2], 0, "BBDBBD");
     }
 
     #[test]
-    fn a_shard_of_a_larger_backend_is_harmless() {
-        let shard = RoundRobin::new(vec![1; 9]).start(8);
-        assert_eq!(RoundRobin::new(vec![1, 1]).next(&shard), Ok(ServerId(0)));
+    fn other_weights_begin_anew() {
+        let balancer = of(&[3, 2, 1], 0);
+        assert_eq!(picks(&balancer, 2), "AA");
+        balancer.restart([1, 1, 1], 0);
+        assert_eq!(picks(&balancer, 3), "ABC");
+    }
+
+    #[test]
+    fn nobody_to_ask() {
+        assert_eq!(of(&[], 0).next(), None);
+        assert_eq!(of(&[0, 0], 1).next(), None);
+        assert_eq!(of(&[0, 0], 0).next_except(&[ServerId(0)]), None);
     }
 
     #[test]
     fn tried_servers_are_passed_over() {
-        let balancer = RoundRobin::new(vec![1, 1, 1]);
-        let shard = balancer.start(0);
-        assert_eq!(
-            balancer.next_except(&shard, &[ServerId(0)]),
-            Ok(ServerId(1))
-        );
-        assert_eq!(
-            balancer.next_except(&shard, &[ServerId(1)]),
-            Ok(ServerId(2))
-        );
-        assert_eq!(
-            balancer.next_except(&shard, &[ServerId(0), ServerId(1), ServerId(2)]),
-            Err(NoServer::AllTried)
-        );
+        let balancer = of(&[1, 1, 1], 0);
+        assert_eq!(balancer.next_except(&[ServerId(0)]), Some(ServerId(1)));
+        assert_eq!(balancer.next_except(&[ServerId(1)]), Some(ServerId(2)));
+        let all = [ServerId(0), ServerId(1), ServerId(2)];
+        assert_eq!(balancer.next_except(&all), None);
 
-        let lopsided = RoundRobin::new(vec![1_000_000, 1, 0]);
-        let shard = lopsided.start(0);
-        assert_eq!(
-            lopsided.next_except(&shard, &[ServerId(0)]),
-            Ok(ServerId(1))
-        );
-        assert_eq!(
-            lopsided.next_except(&shard, &[ServerId(0), ServerId(1)]),
-            Err(NoServer::AllTried)
-        );
+        let lopsided = of(&[1_000_000, 1, 0], 0);
+        assert_eq!(lopsided.next_except(&[ServerId(0)]), Some(ServerId(1)));
+        assert_eq!(lopsided.next_except(&[ServerId(0), ServerId(1)]), None);
     }
 }

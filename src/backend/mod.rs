@@ -3,6 +3,7 @@
 //! Owns the compiled form of backends and the counters they balance by. Never opens a socket or reads a clock.
 //! Read next: `balancer.rs`.
 
+pub mod availability;
 pub mod balancer;
 pub mod buffering;
 pub mod condition;
@@ -12,6 +13,9 @@ pub mod shard;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+use self::availability::{Availability, Changes};
+use self::balancer::NoServer;
 
 /// Index of a backend in its snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +54,8 @@ pub struct Server {
     /// Where to connect, tried in order. Empty while the name cannot be resolved.
     pub addresses: Vec<SocketAddr>,
     pub pool: PoolKey,
+    /// Whether it may be asked at present; of this server in this backend, on all cores and over reloads.
+    pub availability: Arc<Availability>,
 }
 
 /// A set of servers with a policy.
@@ -58,7 +64,10 @@ pub struct Backend {
     pub name: String,
     /// In the order of their names (spec backends 2.1).
     pub servers: Vec<Server>,
-    pub balancer: balancer::RoundRobin,
+    /// Of the servers, as configured. Where all are available, that is what they get.
+    pub weights: Box<[u32]>,
+    /// How often the availability of a server has changed, shared with them.
+    pub changes: Arc<Changes>,
     /// How many exchanges may be under way.
     pub max_conn: Option<limit::Limit>,
     /// Bodies are held whole, with these limits.
@@ -75,17 +84,113 @@ impl Backend {
     /// The server whose turn it is on this core.
     ///
     /// # Errors
-    /// There is nobody to ask: see [`balancer::NoServer`].
+    /// There is nobody to ask: see [`NoServer`].
     #[inline]
-    pub fn next(&self) -> Result<ServerId, balancer::NoServer> {
-        self.balancer.next(&self.shard)
+    pub fn next(&self) -> Result<ServerId, NoServer> {
+        self.renew();
+        self.shard.turns.next().ok_or_else(|| self.nobody())
     }
 
     /// The next server that is not among `tried`, for another try of the same request.
     ///
     /// # Errors
-    /// There is nobody left to ask: see [`balancer::NoServer`].
-    pub fn next_except(&self, tried: &[ServerId]) -> Result<ServerId, balancer::NoServer> {
-        self.balancer.next_except(&self.shard, tried)
+    /// There is nobody left to ask: see [`NoServer`].
+    pub fn next_except(&self, tried: &[ServerId]) -> Result<ServerId, NoServer> {
+        self.renew();
+        self.shard
+            .turns
+            .next_except(tried)
+            .ok_or(NoServer::AllTried)
+    }
+
+    /// Takes in what has changed since the last choice.
+    #[inline]
+    fn renew(&self) {
+        let changes = self.changes.count();
+        if self.shard.is_older_than(changes) {
+            self.shard.renew(changes, &self.servers, &self.weights);
+        }
+    }
+
+    #[cold]
+    fn nobody(&self) -> NoServer {
+        let is_anybody_there = self
+            .servers
+            .iter()
+            .any(|server| server.availability.is_available());
+        if is_anybody_there {
+            NoServer::AllZero
+        } else {
+            NoServer::Empty
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::availability::Why;
+    use super::shard::Shard;
+    use super::*;
+
+    fn backend(weights: &[u32]) -> Backend {
+        let changes = Arc::<Changes>::default();
+        let servers = weights.iter().map(|_| Server {
+            name: String::new(),
+            url: String::new(),
+            scheme: Scheme::Http,
+            authority: Box::default(),
+            host: Box::default(),
+            addresses: Vec::new(),
+            pool: PoolKey(0),
+            availability: Arc::new(Availability::new(Arc::clone(&changes))),
+        });
+        Backend {
+            name: String::new(),
+            servers: servers.collect(),
+            weights: weights.into(),
+            shard: Arc::new(Shard::new(0, weights.len())),
+            changes,
+            max_conn: None,
+            buffering: None,
+        }
+    }
+
+    /// The next choices; `.` is nobody.
+    fn picks(backend: &Backend, count: usize) -> String {
+        let name = |id: ServerId| char::from(b'A' + u8::try_from(id.0).expect("few"));
+        (0..count)
+            .map(|_| backend.next().map_or('.', name))
+            .collect()
+    }
+
+    #[test]
+    fn a_server_that_is_away_is_as_if_it_were_not_there() {
+        let backend = backend(&[3, 2, 1]);
+        let availability = |at: usize| &backend.servers[at].availability;
+        assert_eq!(picks(&backend, 8), "AABABCAA");
+        availability(1).rule_out(Why::Unhealthy);
+        assert_eq!(picks(&backend, 8), "AAACAAAC");
+        assert_eq!(backend.next_except(&[ServerId(0)]), Ok(ServerId(2)));
+        availability(0).rule_out(Why::Ejected);
+        assert_eq!(picks(&backend, 2), "CC");
+        assert_eq!(backend.next_except(&[ServerId(2)]), Err(NoServer::AllTried));
+        availability(2).rule_out(Why::Unhealthy);
+        assert_eq!(backend.next(), Err(NoServer::Empty));
+        for at in 0..3 {
+            availability(at).readmit(Why::Unhealthy);
+            availability(at).readmit(Why::Ejected);
+        }
+        assert_eq!(picks(&backend, 6), "AABABC", "with its weight");
+    }
+
+    #[test]
+    fn no_server_and_no_weight_are_not_the_same() {
+        assert_eq!(backend(&[]).next(), Err(NoServer::Empty));
+        let zero = backend(&[0, 0]);
+        assert_eq!(zero.next(), Err(NoServer::AllZero));
+        zero.servers[0].availability.rule_out(Why::Unhealthy);
+        assert_eq!(zero.next(), Err(NoServer::AllZero));
+        zero.servers[1].availability.rule_out(Why::Unhealthy);
+        assert_eq!(zero.next(), Err(NoServer::Empty));
     }
 }

@@ -1,7 +1,7 @@
 //! Backends: server URLs, weights, and what of a backend outlives a reload. Spec backends 2 and 3.
 //!
-//! Owns the numbers of upstream addresses (`PoolKey`) and the round-robin positions, in [`Memory`]. Never resolves a
-//! name: control does, and brings the addresses.
+//! Owns the numbers of upstream addresses (`PoolKey`), which servers may be asked, and the round-robin positions, in
+//! [`Memory`]. Never resolves a name: control does, and brings the addresses.
 //! Read next: `frontend.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::{World, buffering};
-use crate::backend::balancer::RoundRobin;
+use crate::backend::availability::{Availability, Changes};
 use crate::backend::key::Source;
 use crate::backend::limit::{Limit, Table};
 use crate::backend::shard::Shard;
@@ -144,6 +144,8 @@ pub struct Memory {
     /// With the generation that no longer has them.
     pools_retired: Vec<(u64, PoolKey)>,
     shards: HashMap<BackendName, Kept>,
+    /// Which servers may be asked.
+    availability: HashMap<BackendName, Available>,
     /// What is under way at backends with `maxConn`.
     under_way: HashMap<BackendName, (Source, Arc<Table>)>,
     /// The rate limits of frontends, by what they were made from.
@@ -160,6 +162,13 @@ struct Kept {
     servers: Vec<(Identity, u32)>,
     /// One for each core.
     shards: Vec<Arc<Shard>>,
+}
+
+/// Which servers of a backend may be asked, for those it has.
+#[derive(Debug, Default)]
+struct Available {
+    changes: Arc<Changes>,
+    servers: HashMap<Identity, Arc<Availability>>,
 }
 
 impl Memory {
@@ -217,6 +226,8 @@ impl Memory {
             .extend(retired.iter().map(|key| (generation, *key)));
         retired.append(&mut self.pools_renamed);
         self.shards.retain(|name, _| used.ids.contains_key(name));
+        self.availability
+            .retain(|name, _| used.ids.contains_key(name));
         self.under_way.retain(|name, _| used.ids.contains_key(name));
         retired
     }
@@ -274,21 +285,34 @@ impl Memory {
         self.rate_limits.retain(|name, _| is_used(name));
     }
 
-    /// This core's position in every backend; an unchanged backend keeps the one it had.
-    fn shards(
+    /// The availability of these servers of a backend, in their order. Those it had already keep theirs.
+    fn availability<'a>(
         &mut self,
         name: &BackendName,
-        servers: Vec<(Identity, u32)>,
-        balancer: &RoundRobin,
-        cores: usize,
-    ) {
+        servers: impl Iterator<Item = &'a Identity>,
+    ) -> (Arc<Changes>, Vec<Arc<Availability>>) {
+        let known = self.availability.entry(name.clone()).or_default();
+        let mut before = std::mem::take(&mut known.servers);
+        let mut all = Vec::new();
+        for identity in servers {
+            let one = before
+                .remove(identity)
+                .unwrap_or_else(|| Arc::new(Availability::new(Arc::clone(&known.changes))));
+            known.servers.insert(identity.clone(), Arc::clone(&one));
+            all.push(one);
+        }
+        (Arc::clone(&known.changes), all)
+    }
+
+    /// Each core's position in a backend; an unchanged backend keeps the ones it had.
+    fn shards(&mut self, name: &BackendName, servers: Vec<(Identity, u32)>, cores: usize) {
         let unchanged = self
             .shards
             .get(name)
             .is_some_and(|kept| kept.servers == servers && kept.shards.len() == cores);
         if !unchanged {
             let shards = (0..cores)
-                .map(|core| Arc::new(balancer.start(core)))
+                .map(|core| Arc::new(Shard::new(core, servers.len())))
                 .collect();
             self.shards.insert(name.clone(), Kept { servers, shards });
         }
@@ -346,9 +370,12 @@ impl Backends {
         }
         parsed.retain(|(name, _, _, identity, _)| by_identity[identity] == name.as_str());
 
+        let identities = parsed.iter().map(|(.., identity, _)| identity);
+        let (changes, availability) = memory.availability(name, identities);
         let servers = parsed
             .iter()
-            .map(|(name, server, url, identity, _)| {
+            .zip(availability)
+            .map(|((name, server, url, identity, _), availability)| {
                 let scheme = match &*url.scheme {
                     _ if url.host.is_empty() => Scheme::Unsupported,
                     "http" => Scheme::Http,
@@ -380,18 +407,19 @@ impl Backends {
                     host: url.host.as_str().into(),
                     addresses,
                     pool: memory.pool(identity),
+                    availability,
                 }
             })
             .collect();
         let max_conn = memory.max_conn(name, written.max_conn.as_ref())?;
         let buffering = written.buffering.as_ref().map(buffering::compile);
         let buffering = buffering.transpose().map_err(BackendError::Buffering)?;
-        let balancer = RoundRobin::new(parsed.iter().map(|(.., weight)| *weight).collect());
+        let weights = parsed.iter().map(|(.., weight)| *weight).collect();
         let definition = parsed
             .into_iter()
             .map(|(_, _, _, identity, weight)| (identity, weight))
             .collect();
-        memory.shards(name, definition, &balancer, world.cores.max(1));
+        memory.shards(name, definition, world.cores.max(1));
 
         let id = u32::try_from(self.compiled.len())
             .expect("a configuration has fewer than 2^32 backends");
@@ -399,7 +427,8 @@ impl Backends {
         self.compiled.push(Backend {
             name: name.1.clone(),
             servers,
-            balancer,
+            weights,
+            changes,
             max_conn,
             buffering,
             shard,

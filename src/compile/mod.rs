@@ -410,6 +410,7 @@ fn spread(first: Snapshot, backends: &Backends, world: &World, memory: &Memory) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::availability::Why;
     use crate::backend::balancer::NoServer;
     use crate::backend::{PoolKey, Scheme, ServerId};
     use crate::frontend::Scratch;
@@ -1275,6 +1276,40 @@ mod tests {
             [PoolKey(1)],
             "what was put back under the key meanwhile goes"
         );
+    }
+
+    #[test]
+    fn a_server_that_is_away_stays_away_over_a_reload() {
+        let world = World {
+            cores: 2,
+            ..world()
+        };
+        let mut memory = Memory::default();
+        let mut reload = |servers: &[(&str, &str, Option<i64>)]| {
+            let providers = BTreeMap::from([("file".to_owned(), Arc::new(with_servers(servers)))]);
+            compile(&providers, &world, &mut memory).snapshots
+        };
+        let (a, b, c) = (
+            ("a", "http://a", None),
+            ("b", "http://b", None),
+            ("c", "http://c", None),
+        );
+        let first = reload(&[a, b]);
+        let away = Arc::clone(&first[1].backends[0].servers[0].availability);
+        assert!(away.rule_out(Why::Unhealthy));
+        for snapshot in &first {
+            assert_eq!(snapshot.backends[0].next(), Ok(ServerId(1)), "on each core");
+        }
+        let renamed = reload(&[("z", "http://a", Some(7)), b, c]);
+        let next: Vec<_> = (0..3).map(|_| renamed[0].backends[0].next()).collect();
+        assert_eq!(next, [Ok(ServerId(0)), Ok(ServerId(1)), Ok(ServerId(0))]);
+        assert!(away.readmit(Why::Unhealthy), "the check goes on");
+        assert_eq!(renamed[0].backends[0].next(), Ok(ServerId(2)), "weight 7");
+
+        away.rule_out(Why::Unhealthy);
+        reload(&[b]);
+        let back = reload(&[a, b]);
+        assert_eq!(back[0].backends[0].next(), Ok(ServerId(0)), "a new server");
     }
 
     #[test]

@@ -18,7 +18,8 @@ use crossbeam::channel::{Receiver, unbounded};
 
 use super::core::{Core, Neighbour};
 use super::listen;
-use crate::backend::balancer::RoundRobin;
+use crate::backend::availability::{Availability, Changes};
+use crate::backend::shard::Shard;
 use crate::backend::{Backend, BackendId, PoolKey, Scheme, Server};
 use crate::frontend::modifier::Modifiers;
 use crate::frontend::trie::{Entry, Trie};
@@ -484,6 +485,7 @@ impl World {
 
 /// A configuration with some of the origins, and a frontend for everything.
 fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapshot> {
+    let changes = Arc::<Changes>::default();
     let servers = origins.iter().map(|&origin| Server {
         name: format!("s{origin}"),
         url: format!("http://{}", origin_address(origin)),
@@ -492,6 +494,7 @@ fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapsh
         host: origin_address(origin).ip().to_string().into(),
         addresses: vec![origin_address(origin)],
         pool: pool(origin),
+        availability: Arc::new(Availability::new(Arc::clone(&changes))),
     });
     Box::new(Snapshot {
         generation,
@@ -511,8 +514,9 @@ fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapsh
         backends: vec![Backend {
             name: "origins".to_owned(),
             servers: servers.collect(),
-            balancer: RoundRobin::new(vec![1; origins.len()]),
-            shard: Arc::default(),
+            weights: vec![1; origins.len()].into(),
+            shard: Arc::new(Shard::new(0, origins.len())),
+            changes,
             max_conn: None,
             buffering: None,
         }],
