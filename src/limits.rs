@@ -133,6 +133,15 @@ pub const RATE_KEYS_MAX: usize = 65_536;
 /// Many more than exchanges, since keys share sets of eight places and a key that finds none is refused.
 pub const CONNECTION_KEYS_MAX: usize = 524_288;
 
+/// Bytes of one store's tree, keys and values together. 10,000 frontends take about 5 MB.
+pub const STORE_TREE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Keys of one store's tree; each costs about 150 bytes beside its text.
+pub const STORE_KEYS_MAX: usize = 1_000_000;
+
+/// Bytes of one answer of a store: a whole tree, as base64 in JSON with names around each value.
+pub const STORE_ANSWER_BYTES_MAX: usize = 3 * STORE_TREE_BYTES_MAX;
+
 const _: () = assert!(BUFFER_SMALL_BYTES < BUFFER_LARGE_BYTES);
 const _: () = assert!(
     PROVIDED_SMALL.is_power_of_two() && PROVIDED_LARGE.is_power_of_two(),

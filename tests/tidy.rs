@@ -19,7 +19,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("frontend", &["http", "backend"]),
     ("snapshot", &["frontend", "backend", "tls"]),
     ("mailbox", &["snapshot", "http"]),
-    ("provider", &["config"]),
+    ("store", &["config"]),
+    ("provider", &["config", "store"]),
     (
         "compile",
         &[
@@ -29,7 +30,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "control",
         &[
-            "provider", "compile", "config", "settings", "snapshot", "mailbox",
+            "provider", "store", "compile", "config", "settings", "snapshot", "mailbox",
         ],
     ),
     (
