@@ -19,6 +19,7 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,18 @@ RIVALS = {
     "nginx": ("nginx.conf", ["nginx", "-e", "stderr", "-p", "{work}", "-c", "{config}"]),
     "coreway": ("coreway.toml", ["{coreway}", "--configFile={config}", f"--reactor.cores={PROXY_CPU}-{PROXY_CPU}"]),
 }
-PACKAGES = {"haproxy": "haproxy", "nginx": "nginx-light", "wrk": "wrk", "valgrind": "valgrind", "strace": "strace"}
+PACKAGES = {
+    "haproxy": "haproxy",
+    "nginx": "nginx-light",
+    "wrk": "wrk",
+    "h2load": "nghttp2-client",
+    "openssl": "openssl",
+    "valgrind": "valgrind",
+    "strace": "strace",
+}
+# What a proxy listens on, each on a port of its own: HTTP/1.1; HTTP/2 without TLS; TLS with an ECDSA P-256 or an RSA 2048
+# certificate, for both versions of HTTP.
+ENTRIES = ("PROXY", "H2C", "TLS", "TLS_RSA")
 
 
 class Problem(Exception):
@@ -198,14 +210,36 @@ def origin():
             yield port
 
 
+@contextlib.contextmanager
+def certificates():
+    """A folder with a self-signed certificate of either kind, alone, its key, and both in one file."""
+    kinds = {"ecdsa": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"], "rsa": ["rsa:2048"]}
+    with tempfile.TemporaryDirectory(prefix="certificates-") as folder:
+        folder = Path(folder)
+        for name, kind in kinds.items():
+            command = ["openssl", "req", "-x509", "-newkey", *kind, "-nodes", "-days", "2", "-subj", "/CN=load.test"]
+            command += ["-addext", "subjectAltName=DNS:load.test", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem"]
+            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
+            if done.returncode != 0:
+                raise Problem(f"openssl said:\n{done.stderr}")
+            both = (folder / f"{name}.pem").read_text() + (folder / f"{name}.key").read_text()
+            (folder / f"{name}.both.pem").write_text(both)
+        yield folder
+
+
 @dataclasses.dataclass
 class Running:
     """A proxy that serves."""
 
     name: str
-    port: int
+    ports: dict
     process: subprocess.Popen
     work: Path
+
+    @property
+    def port(self):
+        """Where it speaks HTTP/1.1 without TLS."""
+        return self.ports["PROXY"]
 
     def pids(self):
         return tree(self.process.pid)
@@ -268,12 +302,13 @@ def proxy(name, origin_port, options, wrapper=(), single_process=False, start_se
     `wrapper` is put before its command (valgrind); `{work}` in it is the proxy's temporary folder. `single_process` keeps nginx from forking, for the same reason.
     """
     template, command = RIVALS[name]
-    port = free_port()
-    with tempfile.TemporaryDirectory(prefix=f"{name}-") as work:
+    ports = {entry: free_port() for entry in ENTRIES}
+    with tempfile.TemporaryDirectory(prefix=f"{name}-") as work, certificates() as folder:
         config = Path(work) / template
         text = (HERE / "configs" / template).read_text()
         for key, value in {
-            "PROXY": port,
+            **ports,
+            "CERTIFICATES": folder,
             "ORIGIN": origin_port,
             "WORK": work,
             "AFFINITY": format(1 << PROXY_CPU, "b"),
@@ -285,11 +320,11 @@ def proxy(name, origin_port, options, wrapper=(), single_process=False, start_se
         log = Path(work) / "log"
         with started([*(part.format(work=work) for part in wrapper), *command], log, PROXY_CPU) as process:
             try:
-                wait_for(port, process, log, start_seconds)
-                check_forwards(port, origin_port, start_seconds)
+                wait_for(ports["PROXY"], process, log, start_seconds)
+                check_forwards(ports["PROXY"], origin_port, start_seconds)
             except Problem as problem:
                 raise Problem(f"{name}: {problem}") from problem
-            yield Running(name, port, process, Path(work))
+            yield Running(name, ports, process, Path(work))
             if process.poll() is not None:
                 raise Problem(f"{name} ended while it was measured, with code {process.returncode}:\n{tail(log)}")
 
@@ -324,14 +359,14 @@ def check_forwards(port, origin_port, seconds):
             time.sleep(0.05)
 
 
-def wrk(port, path, connections, seconds, close=False):
+def wrk(port, path, connections, seconds, close=False, tls=False):
     """Loads a proxy with wrk from the other CPUs; returns what `report.lua` prints."""
     command = ["taskset", "-c", others(), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
     command += ["-s", str(HERE / "report.lua")]
     if close:
         command += ["-H", "Connection: close"]
     done = subprocess.run(
-        [*command, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, timeout=seconds + 30
+        [*command, f"http{'s' if tls else ''}://127.0.0.1:{port}{path}"], capture_output=True, text=True, timeout=seconds + 30
     )
     found = re.search(r"^REPORT (\{.*\})$", done.stdout, re.MULTILINE)
     if not found:
@@ -339,10 +374,55 @@ def wrk(port, path, connections, seconds, close=False):
     return json.loads(found[1])
 
 
+def h2load(port, path, connections, streams, seconds, tls=False):
+    """Loads a proxy with HTTP/2, so many streams at once on each connection; returns what `wrk` returns."""
+    command = ["taskset", "-c", others(), "h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}"]
+    scheme = "https" if tls else "http"
+    done = subprocess.run(
+        [*command, f"{scheme}://127.0.0.1:{port}{path}"], capture_output=True, text=True, timeout=seconds + 30
+    )
+    counts = re.search(r"^requests: .* (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", done.stdout, re.MULTILINE)
+    mean = re.search(r"^time for request: +\S+ +(\S+) +(\S+)", done.stdout, re.MULTILINE)
+    if not counts or not mean or (tls and "Application protocol: h2" not in done.stdout):
+        raise Problem(f"h2load said:\n{done.stdout}{done.stderr}")
+    _, succeeded, failed, errored, timed_out = map(int, counts.groups())
+    return {
+        "requests": succeeded,
+        "seconds": seconds,
+        # It prints no percentiles but the largest and the mean: those stand in the table instead.
+        "p50_us": microseconds(mean[2]),
+        "p99_us": microseconds(mean[1]),
+        "errors": {"failed": failed, "error": errored, "timeout": timed_out},
+    }
+
+
+def microseconds(text):
+    """A duration as h2load writes it."""
+    number, unit = re.fullmatch(r"([\d.]+)(us|ms|s)", text).groups()
+    return float(number) * {"us": 1, "ms": 1e3, "s": 1e6}[unit]
+
+
+def handshakes(port, seconds, resumed=False):
+    """One TLS 1.3 handshake after another with `openssl s_time`; a resumed one asks for `/`, which it takes to get a ticket."""
+    command = ["taskset", "-c", others(), "openssl", "s_time", "-connect", f"127.0.0.1:{port}", "-time", str(seconds)]
+    command += ["-tls1_3", "-reuse", "-www", "/"] if resumed else ["-tls1_3", "-new"]
+    began = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30)
+    elapsed = time.monotonic() - began
+    found = re.search(r"^(\d+) connections in \d+ real seconds", done.stdout, re.MULTILINE)
+    if done.returncode != 0 or not found:
+        raise Problem(f"openssl s_time said:\n{done.stdout}{done.stderr}")
+    count = int(found[1])
+    each = 1e6 * elapsed / max(count, 1)
+    return {"requests": count, "seconds": elapsed, "p50_us": each, "p99_us": each, "errors": {}}
+
+
 class Clients:
     """Keep-alive connections that each have at most one request under way: slower than wrk, but it sends an exact number."""
 
-    def __init__(self, port, connections, seconds=60):
+    def __init__(self, port, connections, seconds=60, tls=False):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         self.until = time.monotonic() + seconds
         self.poll = select.epoll()
         self.streams = {}
@@ -350,6 +430,9 @@ class Clients:
         for _ in range(connections):
             stream = socket.create_connection(("127.0.0.1", port), 30)
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tls:
+                stream = context.wrap_socket(stream, server_hostname="load.test")
+                stream.setblocking(False)
             self.streams[stream.fileno()] = stream
             self.resting.append(stream.fileno())
             self.poll.register(stream, select.EPOLLIN)
@@ -385,6 +468,9 @@ class Clients:
         """Takes what has arrived on a connection; whether its answer is whole."""
         try:
             data = self.streams[number].recv(1 << 18)
+        except ssl.SSLWantReadError:
+            # A ticket, or half a record.
+            return False
         except OSError as error:
             raise Problem(f"a connection failed: {error}") from error
         if not data or number not in under_way:
@@ -417,6 +503,8 @@ def environment(options):
         "haproxy": ["haproxy", "-v"],
         "nginx": ["nginx", "-v"],
         "wrk": ["wrk", "-v"],
+        "h2load": ["h2load", "--version"],
+        "openssl": ["openssl", "version"],
         "valgrind": ["valgrind", "--version"],
         "rustc": ["rustc", "--version"],
     }
