@@ -34,6 +34,10 @@ pub const BUFFER_SMALL_BYTES: usize = 16 * 1024;
 /// Bytes of a large buffer, used once a body has shown itself to be long (measured: 64 KiB halves the cost of 1 MB).
 pub const BUFFER_LARGE_BYTES: usize = 64 * 1024;
 
+/// Bytes that an HTTP/2 connection may have written and not sent yet: beyond this its streams wait. A write that began
+/// below it is finished, so up to one frame (16 KiB) comes on top, and as much is on its way at the same time.
+pub const PIPE_BYTES_MAX: usize = 64 * 1024;
+
 /// Free buffers of each size a core keeps for reuse; more are given back to the allocator.
 pub const BUFFERS_FREE_MAX: usize = 512;
 

@@ -51,7 +51,7 @@ pub(super) fn coding(head: &Head) -> Result<Coding, Defect> {
 
 /// The value of `Content-Length`, if it is there. Several lines are refused, or for an answer accepted if they are
 /// equal byte for byte: we write one anew, and servers behind other proxies do send two.
-pub(super) fn content_length(
+pub(in crate::http) fn content_length(
     head: &Head,
     equal_lines_allowed: bool,
 ) -> Result<Option<u64>, Defect> {
@@ -191,7 +191,7 @@ pub(super) fn te_trailers(head: &Head) -> bool {
 }
 
 /// True if the client waits for `100 Continue` before it sends its body.
-pub(super) fn expects_continue(head: &Head) -> bool {
+pub(in crate::http) fn expects_continue(head: &Head) -> bool {
     head.version > Version::Http10
         && head
             .values(FieldId::Expect)

@@ -5,7 +5,7 @@
 //! `framing.rs` (what the fields say together).
 
 pub mod encode;
-mod framing;
+pub(super) mod framing;
 pub mod lines;
 pub mod parse;
 mod scan;

@@ -1,0 +1,414 @@
+//! The connection that an HTTP/2 state machine believes it has: two buffers in memory, moved to and from a transport.
+//!
+//! Owns [`Pipe`], which the `h2` crate reads and writes as if it were a socket, and [`drive`], which moves its bytes. One
+//! task does all of it: it receives, lets the protocol work, and sends; so no end ever has to wake the other. One send is
+//! under way while later frames gather behind it. Never looks at a byte; never holds a borrow across an `.await`.
+//! Read next: `transport.rs`.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::mem;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::transport::Transport;
+use crate::limits::{BUFFER_LARGE_BYTES, BUFFER_SMALL_BYTES, PIPE_BYTES_MAX, SEND_STALL_TIMEOUT};
+use crate::reactor::{Buffer, Room, Timer, coarse};
+
+/// Received buffers that are worked through in one turn of the task: then the others of the core have theirs.
+const ROUNDS_MAX: usize = 4;
+
+/// Both ends of a connection in memory. A clone is the same connection.
+#[derive(Clone)]
+pub(crate) struct Pipe(Rc<Ends>);
+
+struct Ends {
+    /// Received and not read yet.
+    arrived: RefCell<Buffer>,
+    /// Something arrived, or the stream ended, since the protocol was polled last.
+    fresh: Cell<bool>,
+    /// No more will arrive: in order, or because of this.
+    ended: Cell<Option<Result<(), io::ErrorKind>>>,
+    /// Written and not sent yet.
+    leaving: RefCell<Vec<Buffer>>,
+    leaving_bytes: Cell<usize>,
+    /// A write found no room.
+    full: Cell<bool>,
+    sending: Cell<bool>,
+    /// Nothing can be sent any more.
+    broken: Cell<Option<io::ErrorKind>>,
+}
+
+/// Moves bytes between `pipe` and `transport` until `protocol` ends and everything that it wrote has been sent. Called once
+/// for a connection: with this future ends what was being received.
+///
+/// `protocol` is polled when something arrived, when there is room again for what it could not write, and whenever the
+/// task is woken. It learns of a broken transport by its reads and writes.
+pub(crate) async fn drive<T>(
+    pipe: &Pipe,
+    transport: &Transport,
+    protocol: impl Future<Output = T>,
+) -> T {
+    let ends = &*pipe.0;
+    let mut protocol = pin!(protocol);
+    let mut receiving = pin!(receive(ends, transport));
+    let mut sending = pin!(send(ends, transport));
+    let mut outcome = None;
+    poll_fn(|context| {
+        let mut is_due = true;
+        for _ in 0..ROUNDS_MAX {
+            if outcome.is_none() {
+                if ends.ended.get().is_none() {
+                    let _ = receiving.as_mut().poll(context);
+                }
+                is_due |= ends.fresh.take() || ends.full.get() && ends.has_room();
+                if !is_due {
+                    return Poll::Pending;
+                }
+                is_due = false;
+                ends.full.set(false);
+                if let Poll::Ready(output) = protocol.as_mut().poll(context) {
+                    outcome = Some(output);
+                }
+            }
+            if ends.broken.get().is_none() {
+                let _ = sending.as_mut().poll(context);
+            }
+            if ends.is_sent()
+                && let Some(output) = outcome.take()
+            {
+                return Poll::Ready(output);
+            }
+            if outcome.is_some() {
+                return Poll::Pending;
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await
+}
+
+/// Fills the pipe whenever it has been read empty, until the stream ends.
+async fn receive(ends: &Ends, transport: &Transport) {
+    let timer = Timer::new();
+    loop {
+        poll_fn(|_| {
+            if ends.arrived.borrow().is_empty() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+        let received = poll_fn(|context| match transport.poll_recv(Room::Small, context) {
+            Some(Poll::Pending) => Poll::Pending,
+            Some(Poll::Ready(received)) => Poll::Ready(Some(received)),
+            None => Poll::Ready(None),
+        })
+        .await;
+        let received = match received {
+            Some(received) => received,
+            None => receive_quietly(transport, &timer).await,
+        };
+        match received {
+            Ok(buffer) if buffer.is_empty() => ends.ended.set(Some(Ok(()))),
+            Ok(buffer) => drop(ends.arrived.replace(buffer)),
+            Err(error) => ends.ended.set(Some(Err(error.kind()))),
+        }
+        ends.fresh.set(true);
+        if ends.ended.get().is_some() {
+            return;
+        }
+    }
+}
+
+/// Receives in a way that holds no memory once nothing has come for a while.
+async fn receive_quietly(transport: &Transport, timer: &Timer) -> io::Result<Buffer> {
+    timer.clear();
+    loop {
+        if let Some(buffer) = transport.recv_hot(Room::Small, timer).await? {
+            return Ok(buffer);
+        }
+        transport.readable(timer).await?;
+    }
+}
+
+/// Sends what gathers in the pipe, until that fails.
+async fn send(ends: &Ends, transport: &Transport) {
+    let timer = Timer::new();
+    let mut sends = Vec::new();
+    loop {
+        poll_fn(|_| {
+            if ends.leaving_bytes.get() == 0 {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
+        })
+        .await;
+        mem::swap(&mut sends, &mut *ends.leaving.borrow_mut());
+        ends.leaving_bytes.set(0);
+        ends.sending.set(true);
+        timer.set(coarse() + SEND_STALL_TIMEOUT);
+        let sent = transport.send_all(&mut sends, &timer).await;
+        ends.sending.set(false);
+        if let Err(error) = sent {
+            ends.broken.set(Some(error.kind()));
+            ends.leaving.borrow_mut().clear();
+            // The protocol has to see that, whatever it waits for.
+            ends.fresh.set(true);
+            return;
+        }
+    }
+}
+
+impl Pipe {
+    pub(crate) fn new() -> Self {
+        Self(Rc::new(Ends {
+            arrived: RefCell::new(Buffer::empty()),
+            fresh: Cell::new(false),
+            ended: Cell::new(None),
+            leaving: RefCell::default(),
+            leaving_bytes: Cell::new(0),
+            full: Cell::new(false),
+            sending: Cell::new(false),
+            broken: Cell::new(None),
+        }))
+    }
+
+    /// Puts what was received before in front of what will be.
+    pub(crate) fn begin_with(&self, received: Buffer) {
+        self.0.fresh.set(true);
+        drop(self.0.arrived.replace(received));
+    }
+
+    /// No more than a turn's worth waits to be sent: a sender that asks may write on.
+    pub(crate) fn has_room(&self) -> bool {
+        self.0.has_room()
+    }
+}
+
+impl Ends {
+    fn has_room(&self) -> bool {
+        self.leaving_bytes.get() < PIPE_BYTES_MAX
+    }
+
+    /// Nothing is left that could still be sent.
+    fn is_sent(&self) -> bool {
+        self.broken.get().is_some() || self.leaving_bytes.get() == 0 && !self.sending.get()
+    }
+
+    fn write(&self, mut bytes: &[u8]) {
+        let mut leaving = self.leaving.borrow_mut();
+        self.leaving_bytes
+            .set(self.leaving_bytes.get() + bytes.len());
+        while !bytes.is_empty() {
+            // The first buffer is small, since most of what is sent is; what does not fit is a long body.
+            let room = match leaving.as_slice() {
+                [] => 0,
+                [first] => BUFFER_SMALL_BYTES - first.len(),
+                [.., last] => BUFFER_LARGE_BYTES - last.len(),
+            };
+            match leaving.last_mut() {
+                Some(last) if room > 0 => {
+                    let (now, later) = bytes.split_at(room.min(bytes.len()));
+                    last.extend(now);
+                    bytes = later;
+                }
+                Some(_) => leaving.push(Buffer::take(Room::Large)),
+                None => leaving.push(Buffer::take(Room::Small)),
+            }
+        }
+    }
+
+    /// Whether a write may go on.
+    fn admit(&self) -> Poll<io::Result<()>> {
+        if let Some(kind) = self.broken.get() {
+            return Poll::Ready(Err(kind.into()));
+        }
+        if self.has_room() {
+            Poll::Ready(Ok(()))
+        } else {
+            self.full.set(true);
+            Poll::Pending
+        }
+    }
+}
+
+impl AsyncRead for Pipe {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let ends = &*self.0;
+        let mut arrived = ends.arrived.borrow_mut();
+        if arrived.is_empty() {
+            return match (ends.ended.get(), ends.broken.get()) {
+                (Some(Err(kind)), _) | (None, Some(kind)) => Poll::Ready(Err(kind.into())),
+                (Some(Ok(())), _) => Poll::Ready(Ok(())),
+                (None, None) => Poll::Pending,
+            };
+        }
+        let count = into.remaining().min(arrived.len());
+        into.put_slice(&arrived.bytes()[..count]);
+        arrived.advance(count);
+        if arrived.is_empty() {
+            *arrived = Buffer::empty();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Pipe {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.admit().map_ok(|()| {
+            self.0.write(bytes);
+            bytes.len()
+        })
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.admit().map_ok(|()| {
+            for part in parts {
+                self.0.write(part);
+            }
+            parts.iter().map(|part| part.len()).sum()
+        })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What was written is sent before `drive` returns; the transport is closed by its owner.
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::reactor::simulated::{self, Faults};
+    use crate::reactor::{Listener, Socket, spawn};
+
+    const BODY_BYTES: usize = 300_000;
+
+    /// Answers every request with the body that it came with.
+    async fn echo(listener: Listener) {
+        let (socket, _) = listener.accept().await.expect("the client connects");
+        let (pipe, transport) = (Pipe::new(), Transport::Plain(socket));
+        let handshake = h2::server::handshake(pipe.clone());
+        let serving = async {
+            let mut connection: h2::server::Connection<Pipe, Bytes> =
+                handshake.await.expect("a preface");
+            while let Some(Ok((request, answer))) = connection.accept().await {
+                spawn(answer_with_body(request, answer));
+            }
+        };
+        drive(&pipe, &transport, serving).await;
+    }
+
+    async fn answer_with_body(
+        request: http::Request<h2::RecvStream>,
+        mut answer: h2::server::SendResponse<Bytes>,
+    ) {
+        let mut body = request.into_body();
+        let mut stream = answer
+            .send_response(http::Response::new(()), false)
+            .expect("an answer");
+        while let Some(piece) = body.data().await {
+            let mut piece = piece.expect("a piece");
+            let _ = body.flow_control().release_capacity(piece.len());
+            while !piece.is_empty() {
+                stream.reserve_capacity(piece.len());
+                let room = poll_fn(|cx| stream.poll_capacity(cx)).await;
+                let room = room.expect("open").expect("a window");
+                let now = piece.split_to(room.min(piece.len()));
+                stream.send_data(now, false).expect("sent");
+            }
+        }
+        stream.send_data(Bytes::new(), true).expect("sent");
+    }
+
+    /// Sends a body and gets it back, whole and in order.
+    async fn ask(mut requests: h2::client::SendRequest<Bytes>) {
+        let body: Vec<u8> = (0..BODY_BYTES)
+            .map(|at| (at / 7).to_le_bytes()[0])
+            .collect();
+        let request = http::Request::post("http://h/")
+            .body(())
+            .expect("a request");
+        let (answer, mut stream) = requests.send_request(request, false).expect("a stream");
+        stream
+            .send_data(Bytes::from(body.clone()), true)
+            .expect("sent");
+        let mut answer = answer.await.expect("an answer").into_body();
+        let mut echoed = Vec::new();
+        while let Some(piece) = answer.data().await {
+            let piece = piece.expect("a piece");
+            let _ = answer.flow_control().release_capacity(piece.len());
+            echoed.extend_from_slice(&piece);
+        }
+        assert!(echoed == body, "the body came back whole");
+    }
+
+    #[test]
+    fn both_ends_of_the_library_talk_through_it() {
+        for seed in 0..20 {
+            let faults = if seed % 2 == 0 {
+                Faults::NONE
+            } else {
+                Faults::SLOW
+            };
+            simulated::run(seed, faults, async {
+                let address = SocketAddr::from(([10, 0, 0, 1], 80));
+                spawn(echo(simulated::listen(address).expect("free")));
+                let socket = Socket::connect(address, &Timer::new())
+                    .await
+                    .expect("listens");
+                let (pipe, transport) = (Pipe::new(), Transport::Plain(socket));
+                let asked = Rc::new(Cell::new(0));
+                let asking = async {
+                    let (requests, connection) =
+                        h2::client::handshake(pipe.clone()).await.expect("no wait");
+                    for _ in 0..3 {
+                        let (requests, asked) = (requests.clone(), Rc::clone(&asked));
+                        spawn(async move {
+                            ask(requests).await;
+                            asked.set(asked.get() + 1);
+                        });
+                    }
+                    drop(requests);
+                    // Ends when the last stream has, and says so to the server.
+                    connection.await
+                };
+                let ended = drive(&pipe, &transport, asking).await;
+                assert!(ended.is_ok(), "{ended:?}");
+                assert_eq!(asked.get(), 3);
+            });
+        }
+    }
+}
