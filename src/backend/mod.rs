@@ -10,12 +10,15 @@ pub mod condition;
 pub mod key;
 pub mod limit;
 pub mod shard;
+pub mod sticky;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use self::availability::{Availability, Changes};
 use self::balancer::NoServer;
+use self::sticky::Sticky;
+use crate::http::Head;
 
 /// Index of a backend in its snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +71,8 @@ pub struct Backend {
     pub weights: Box<[u32]>,
     /// How often the availability of a server has changed, shared with them.
     pub changes: Arc<Changes>,
+    /// The cookie that brings clients back to their server.
+    pub sticky: Option<Sticky>,
     /// How many exchanges may be under way.
     pub max_conn: Option<limit::Limit>,
     /// Bodies are held whole, with these limits.
@@ -76,9 +81,40 @@ pub struct Backend {
     pub shard: Arc<shard::Shard>,
 }
 
+/// A server that is asked for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice<'a> {
+    pub id: ServerId,
+    /// What `Set-Cookie` tells the client, where it did not know its server yet.
+    pub cookie: Option<&'a [u8]>,
+}
+
 impl Backend {
     pub fn server(&self, id: ServerId) -> &Server {
         &self.servers[id.0 as usize]
+    }
+
+    /// The server that is asked for a request: the one that its cookie names, if that may be asked, else the one whose
+    /// turn it is. For another try of the same request it is one that was not `tried` yet, while there is such a one,
+    /// whatever the cookie says.
+    ///
+    /// # Errors
+    /// There is nobody to ask: see [`NoServer`].
+    #[inline]
+    pub fn choose(&self, request: &Head, tried: &[ServerId]) -> Result<Choice<'_>, NoServer> {
+        if let Some(sticky) = &self.sticky
+            && tried.is_empty()
+            && let Some(id) = sticky.pinned(request)
+            && self.server(id).availability.is_available()
+        {
+            return Ok(Choice { id, cookie: None });
+        }
+        let id = match tried {
+            [] => self.next()?,
+            _ => self.next_except(tried).or_else(|_| self.next())?,
+        };
+        let cookie = self.sticky.as_ref().map(|sticky| sticky.cookie(id));
+        Ok(Choice { id, cookie })
     }
 
     /// The server whose turn it is on this core.
@@ -131,6 +167,7 @@ mod tests {
     use super::availability::Why;
     use super::shard::Shard;
     use super::*;
+    use crate::http::FieldId;
 
     fn backend(weights: &[u32]) -> Backend {
         let changes = Arc::<Changes>::default();
@@ -150,6 +187,7 @@ mod tests {
             weights: weights.into(),
             shard: Arc::new(Shard::new(0, weights.len())),
             changes,
+            sticky: None,
             max_conn: None,
             buffering: None,
         }
@@ -181,6 +219,41 @@ mod tests {
             availability(at).readmit(Why::Ejected);
         }
         assert_eq!(picks(&backend, 6), "AABABC", "with its weight");
+    }
+
+    #[test]
+    fn a_cookie_chooses_among_those_that_may_be_asked() {
+        let mut backend = backend(&[1, 1, 0]);
+        let values = ["http://a", "http://b", "http://c"].map(str::to_owned);
+        backend.sticky = Some(Sticky::new("s", &values, ""));
+        let check = |cookie: &str, tried: &[ServerId], expected: &str| {
+            let mut head = Head::default();
+            head.push_known(FieldId::Cookie, cookie.as_bytes());
+            let said = match backend.choose(&head, tried) {
+                Ok(choice) => {
+                    let cookie = String::from_utf8_lossy(choice.cookie.unwrap_or_default());
+                    format!("{} {cookie}", choice.id.0)
+                }
+                Err(error) => format!("{error:?}"),
+            };
+            assert_eq!(said, expected, "{cookie} {tried:?}");
+        };
+        check("", &[], "0 s=http://a");
+        check("s=http://a", &[], "0 ");
+        check("s=http://a", &[], "0 ");
+        check("s=http://c", &[], "2 ");
+        check("s=http://d", &[], "1 s=http://b");
+        check("s=http://a", &[ServerId(0)], "1 s=http://b");
+        check("s=http://a", &[ServerId(0), ServerId(1)], "0 s=http://a");
+        let away = &backend.servers[1].availability;
+        away.rule_out(Why::Unhealthy);
+        check("s=http://b", &[], "0 s=http://a");
+        away.readmit(Why::Unhealthy);
+        check("s=http://b", &[], "1 ");
+        for server in &backend.servers {
+            server.availability.rule_out(Why::Unhealthy);
+        }
+        check("s=http://b", &[], "Empty");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{World, buffering};
+use super::{World, buffering, sticky};
 use crate::backend::availability::{Availability, Changes};
 use crate::backend::key::Source;
 use crate::backend::limit::{Limit, Table};
@@ -414,6 +414,8 @@ impl Backends {
         let max_conn = memory.max_conn(name, written.max_conn.as_ref())?;
         let buffering = written.buffering.as_ref().map(buffering::compile);
         let buffering = buffering.transpose().map_err(BackendError::Buffering)?;
+        let urls: Vec<&str> = parsed.iter().map(|(_, server, ..)| &*server.url).collect();
+        let sticky = sticky::compile(&name.1, written.load_balancer.as_ref(), &urls);
         let weights = parsed.iter().map(|(.., weight)| *weight).collect();
         let definition = parsed
             .into_iter()
@@ -429,6 +431,7 @@ impl Backends {
             servers,
             weights,
             changes,
+            sticky,
             max_conn,
             buffering,
             shard,

@@ -13,6 +13,7 @@ mod middleware;
 mod redirect;
 pub mod rule;
 pub mod settings;
+mod sticky;
 pub mod template;
 #[cfg(test)]
 mod twin;

@@ -54,7 +54,7 @@ options! {
         place;
         /// `wrr` or `drr` in any case; anything else is `wrr`.
         "method" method: String,
-        /// Deprecated: use `stickiness`.
+        /// Deprecated: use `stickiness`. Its cookie is called `_TRAEFIK_BACKEND`.
         "sticky" sticky: bool,
         /// A cookie that brings a client back to its server.
         "stickiness" stickiness: Option<Stickiness>,
@@ -62,7 +62,7 @@ options! {
 
     /// The cookie that brings a client back to its server.
     pub struct Stickiness {
-        /// Name of the cookie. Empty: made from the backend's name.
+        /// Name of the cookie; characters that a name cannot have become `_`. Empty: `_` and five digits made from the backend's name.
         "cookieName" cookie_name: String,
         /// Sends the cookie over TLS only.
         "secure" secure: bool,

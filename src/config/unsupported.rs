@@ -140,14 +140,6 @@ pub(super) const ROWS: &[Row] = &[
         needs: |method| method.eq_ignore_ascii_case("drr"),
     },
     ignored(
-        "backends.*.loadBalancer.sticky",
-        "is not supported yet; clients get the next server each time",
-    ),
-    ignored(
-        "backends.*.loadBalancer.stickiness",
-        "is not supported yet; clients get the next server each time",
-    ),
-    ignored(
         "backends.*.circuitBreaker",
         "is not supported yet; the backend is always asked",
     ),

@@ -36,6 +36,8 @@ pub(crate) struct Answering<'a> {
     pub(crate) answer: &'a mut Head,
     /// Of the frontend.
     pub(crate) steps: &'a [Middleware],
+    /// What `Set-Cookie` tells the client of its server.
+    pub(crate) cookie: Option<&'a [u8]>,
     pub(crate) scratch: &'a mut Scratch,
     pub(crate) trailers: &'a mut Head,
     /// Set to the first look at the client.
@@ -73,7 +75,7 @@ pub(crate) async fn relay(
     answering.upload.answered();
     let mut out = Buffer::take(Room::Small);
     if answering.answer.status == 101 {
-        forward::switching_head(answering.answer, out.vec_mut());
+        forward::switching_head(answering.answer, answering.cookie, out.vec_mut());
         return Ok(match client.transport.send(out, &client.timer).await {
             Ok(()) => End::Tunnel { first: piece },
             Err(_) => End::Cut,
@@ -93,6 +95,7 @@ pub(crate) async fn relay(
         answering.answer,
         answering.scratch,
     );
+    forward::tell_server(answering.answer, answering.cookie);
     forward::answer_head(
         core,
         answering.answer,

@@ -20,7 +20,7 @@ use super::tunnel;
 use super::upstream::Upstream;
 use crate::backend::balancer::NoServer;
 use crate::backend::limit::{Full, Place};
-use crate::backend::{Backend, Scheme, Server, ServerId};
+use crate::backend::{Backend, Choice, Scheme, Server, ServerId};
 use crate::frontend::Frontend;
 use crate::frontend::middleware::{self, Middleware, Verdict};
 use crate::frontend::trie::Lookup;
@@ -191,12 +191,13 @@ async fn ask(
     };
     let mut tries = 1;
     let mut tried = Vec::new(); // Holds nothing, and so allocates nothing, unless a try fails.
-    let mut id = pick(backend, &tried)?;
+    let mut choice = pick(backend, session, &tried)?;
     let mut fresh = false;
     loop {
-        let server = backend.server(id);
+        let server = backend.server(choice.id);
+        let cookie = choice.cookie;
         let failure = match attempt(
-            core, client, session, request, upgrade, frontend, server, fresh, at,
+            core, client, session, request, upgrade, frontend, server, cookie, fresh, at,
         )
         .await
         {
@@ -208,8 +209,8 @@ async fn ask(
             Retry::Stale if !fresh && idempotent && repeatable(session, request) => fresh = true,
             Retry::Safe if tries < tries_max => {
                 tries += 1;
-                tried.push(id);
-                id = pick(backend, &tried)?;
+                tried.push(choice.id);
+                choice = pick(backend, session, &tried)?;
             }
             _ => return Err(failure),
         }
@@ -218,15 +219,15 @@ async fn ask(
     }
 }
 
-/// The server whose turn it is: one that was not tried for this request, while there is such a one.
-fn pick(backend: &Backend, tried: &[ServerId]) -> Result<ServerId, Failure> {
-    let picked = match tried {
-        [] => backend.next(),
-        _ => backend.next_except(tried).or_else(|_| backend.next()),
-    };
-    let cause = match picked {
-        Ok(id) => match backend.server(id).scheme {
-            Scheme::Http | Scheme::Https => return Ok(id),
+/// The server that is asked: one that was not tried for this request, while there is such a one.
+fn pick<'a>(
+    backend: &'a Backend,
+    session: &Session,
+    tried: &[ServerId],
+) -> Result<Choice<'a>, Failure> {
+    let cause = match backend.choose(&session.request, tried) {
+        Ok(choice) => match backend.server(choice.id).scheme {
+            Scheme::Http | Scheme::Https => return Ok(choice),
             Scheme::Unsupported => Cause::Scheme,
         },
         Err(NoServer::Empty) => Cause::NoServer,
@@ -253,6 +254,7 @@ async fn attempt(
     upgrade: Option<Span>,
     frontend: &Frontend,
     server: &Server,
+    cookie: Option<&[u8]>,
     fresh: bool,
     at: Instant,
 ) -> Result<After, Failure> {
@@ -302,6 +304,7 @@ async fn attempt(
         head,
         answer,
         steps: &frontend.middlewares,
+        cookie,
         scratch,
         trailers: answer_trailers,
         watch,

@@ -246,6 +246,14 @@ pub(crate) fn dress(
     }
 }
 
+/// Tells a client by a cookie which server it was given. Beside the cookies of the server, and after the steps: nobody
+/// takes it away.
+pub(crate) fn tell_server(answer: &mut Head, cookie: Option<&[u8]>) {
+    if let Some(cookie) = cookie {
+        answer.push_known(FieldId::SetCookie, cookie);
+    }
+}
+
 /// Appends the head of an interim answer.
 pub(crate) fn interim_head(answer: &mut Head, out: &mut Vec<u8>) {
     answer.strip_hop_by_hop();
@@ -255,9 +263,10 @@ pub(crate) fn interim_head(answer: &mut Head, out: &mut Vec<u8>) {
 }
 
 /// Appends the head of a 101: from here on the connection is a tunnel.
-pub(crate) fn switching_head(answer: &mut Head, out: &mut Vec<u8>) {
+pub(crate) fn switching_head(answer: &mut Head, cookie: Option<&[u8]>, out: &mut Vec<u8>) {
     let protocol = answer.first_span(FieldId::Upgrade);
     answer.strip_hop_by_hop();
+    tell_server(answer, cookie);
     encode::status_line(out, 101);
     encode::fields(out, answer, FRAMING);
     out.extend_from_slice(b"Connection: Upgrade\r\n");

@@ -517,6 +517,7 @@ fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapsh
             weights: vec![1; origins.len()].into(),
             shard: Arc::new(Shard::new(0, origins.len())),
             changes,
+            sticky: None,
             max_conn: None,
             buffering: None,
         }],

@@ -191,15 +191,31 @@ fn written(origin: &Origin) -> Dynamic {
         servers: BTreeMap::from([("s".to_owned(), server)]),
         ..dynamic::Backend::default()
     };
+    let sticky = dynamic::Backend {
+        load_balancer: Some(dynamic::LoadBalancer {
+            stickiness: Some(dynamic::Stickiness {
+                cookie_name: "s".to_owned(),
+                ..dynamic::Stickiness::default()
+            }),
+            ..dynamic::LoadBalancer::default()
+        }),
+        ..backend.clone()
+    };
     let hosts = (0..1000).map(|at| format!("Host:service-{at}.example.com"));
-    let others = ["PathPrefixStrip:/strip", "PathPrefix:/"].map(str::to_owned);
+    let others = [
+        "PathPrefixStrip:/strip",
+        "PathPrefix:/sticky",
+        "PathPrefix:/",
+    ];
+    let others = others.map(str::to_owned);
     let frontends = hosts.chain(others).map(|rule| {
         let route = dynamic::Route {
             rule: rule.clone(),
             ..dynamic::Route::default()
         };
+        let backend = if rule.ends_with("/sticky") { "s" } else { "b" };
         let frontend = dynamic::Frontend {
-            backend: "b".to_owned(),
+            backend: backend.to_owned(),
             routes: BTreeMap::from([("r".to_owned(), route)]),
             ..dynamic::Frontend::default()
         };
@@ -207,7 +223,7 @@ fn written(origin: &Origin) -> Dynamic {
     });
     Dynamic {
         frontends: frontends.collect(),
-        backends: BTreeMap::from([("b".to_owned(), backend)]),
+        backends: BTreeMap::from([("b".to_owned(), backend), ("s".to_owned(), sticky)]),
         ..Dynamic::default()
     }
 }
@@ -237,6 +253,10 @@ fn a_warm_request_allocates_nothing() {
         _ => answer(200, "short.end"),
     });
     let proxy = Proxy::start(&origin);
+    let with_cookie = format!(
+        "GET /sticky HTTP/1.1\r\nHost: a\r\nCookie: a=1; s={}\r\n\r\n",
+        origin.url()
+    );
     let cases = [
         (
             "a small answer",
@@ -261,6 +281,12 @@ fn a_warm_request_allocates_nothing() {
         (
             "a stripped prefix",
             "GET /strip/a HTTP/1.1\r\nHost: a\r\n\r\n",
+            "short.end",
+        ),
+        ("a sticky client", &with_cookie, "short.end"),
+        (
+            "a client that is told its server",
+            "GET /sticky HTTP/1.1\r\nHost: a\r\n\r\n",
             "short.end",
         ),
     ];

@@ -20,6 +20,7 @@ mod reactor_sockets;
 mod redirect;
 mod reload;
 mod routing;
+mod sticky;
 mod timeouts;
 mod tls;
 mod tls_servers;
