@@ -5,6 +5,7 @@
 
 pub mod availability;
 pub mod balancer;
+pub mod breaker;
 pub mod buffering;
 pub mod condition;
 pub mod key;
@@ -73,6 +74,8 @@ pub struct Backend {
     pub changes: Arc<Changes>,
     /// The cookie that brings clients back to their server.
     pub sticky: Option<Sticky>,
+    /// Whether it may be asked at all, over all cores.
+    pub breaker: Option<Arc<breaker::Breaker>>,
     /// How many exchanges may be under way.
     pub max_conn: Option<limit::Limit>,
     /// Bodies are held whole, with these limits.
@@ -188,6 +191,7 @@ mod tests {
             shard: Arc::new(Shard::new(0, weights.len())),
             changes,
             sticky: None,
+            breaker: None,
             max_conn: None,
             buffering: None,
         }

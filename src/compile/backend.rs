@@ -9,8 +9,9 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{World, buffering, sticky};
+use super::{World, breaker, buffering, sticky};
 use crate::backend::availability::{Availability, Changes};
+use crate::backend::breaker::Breaker;
 use crate::backend::key::Source;
 use crate::backend::limit::{Limit, Table};
 use crate::backend::shard::Shard;
@@ -42,6 +43,8 @@ pub enum BackendError {
     NegativeMaxConn,
     /// What `maxConn` is to be counted by.
     MaxConnBy(String),
+    /// What is wrong with the expression of its circuit breaker.
+    Breaker(String),
     /// A sentence about `buffering`.
     Buffering(String),
 }
@@ -52,6 +55,7 @@ impl fmt::Display for BackendError {
             Self::Url { url, why } => write!(f, "error parsing server URL {url}: {why}"),
             Self::NegativeMaxConn => f.write_str("maxConn: amount should be >= 0"),
             Self::MaxConnBy(text) => write!(f, "maxConn: unsupported limiting variable: '{text}'"),
+            Self::Breaker(why) => f.write_str(why),
             Self::Buffering(why) => f.write_str(why),
             Self::NegativeWeight => f.write_str("Weight should be >= 0"),
         }
@@ -148,6 +152,7 @@ pub struct Memory {
     availability: HashMap<BackendName, Available>,
     /// What is under way at backends with `maxConn`.
     under_way: HashMap<BackendName, (Source, Arc<Table>)>,
+    breakers: HashMap<BackendName, KeptBreaker>,
     /// The rate limits of frontends, by what they were made from.
     rate_limits: HashMap<FrontendName, (Source, Vec<Rate>, Arc<RateLimit>)>,
 }
@@ -169,6 +174,13 @@ struct Kept {
 struct Available {
     changes: Arc<Changes>,
     servers: HashMap<Identity, Arc<Availability>>,
+}
+
+/// A circuit breaker goes on as long as it judges the same servers by the same expression.
+#[derive(Debug)]
+struct KeptBreaker {
+    servers: Vec<Identity>,
+    breaker: Arc<Breaker>,
 }
 
 impl Memory {
@@ -229,6 +241,7 @@ impl Memory {
         self.availability
             .retain(|name, _| used.ids.contains_key(name));
         self.under_way.retain(|name, _| used.ids.contains_key(name));
+        self.breakers.retain(|name, _| used.ids.contains_key(name));
         retired
     }
 
@@ -258,6 +271,35 @@ impl Memory {
             }
         };
         Ok(Some(Limit::new(amount, table)))
+    }
+
+    /// The circuit breaker of a backend with these servers; an unchanged one keeps its state and what it has counted.
+    fn breaker(
+        &mut self,
+        name: &BackendName,
+        written: Option<&dynamic::CircuitBreaker>,
+        servers: Vec<Identity>,
+        cores: usize,
+    ) -> Result<Option<Arc<Breaker>>, BackendError> {
+        let Some(written) = written else {
+            self.breakers.remove(name);
+            return Ok(None);
+        };
+        let kept = self.breakers.get(name).filter(|kept| {
+            kept.servers == servers && kept.breaker.is_of(&written.expression, cores)
+        });
+        if let Some(kept) = kept {
+            return Ok(Some(Arc::clone(&kept.breaker)));
+        }
+        let breaker =
+            breaker::compile(&written.expression, cores).map_err(BackendError::Breaker)?;
+        let breaker = Arc::new(breaker);
+        let kept = KeptBreaker {
+            servers,
+            breaker: Arc::clone(&breaker),
+        };
+        self.breakers.insert(name.clone(), kept);
+        Ok(Some(breaker))
     }
 
     /// The rate limit of a frontend; an unchanged one keeps its buckets.
@@ -411,6 +453,12 @@ impl Backends {
                 }
             })
             .collect();
+        let identities = parsed
+            .iter()
+            .map(|(_, _, _, identity, _)| identity.clone())
+            .collect();
+        let cores = world.cores.max(1);
+        let breaker = memory.breaker(name, written.circuit_breaker.as_ref(), identities, cores)?;
         let max_conn = memory.max_conn(name, written.max_conn.as_ref())?;
         let buffering = written.buffering.as_ref().map(buffering::compile);
         let buffering = buffering.transpose().map_err(BackendError::Buffering)?;
@@ -432,6 +480,7 @@ impl Backends {
             weights,
             changes,
             sticky,
+            breaker,
             max_conn,
             buffering,
             shard,

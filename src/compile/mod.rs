@@ -4,6 +4,7 @@
 //! Read next: `rule.rs`.
 
 pub mod backend;
+mod breaker;
 mod buffering;
 mod certificate;
 mod expression;

@@ -75,7 +75,7 @@ options! {
     /// When a backend is left alone.
     pub struct CircuitBreaker {
         place;
-        /// The condition, such as `NetworkErrorRatio() > 0.5`.
+        /// The condition, such as `NetworkErrorRatio() > 0.5`: see [servers.md](servers.md#circuit-breakers).
         "expression" expression: String,
     }
 

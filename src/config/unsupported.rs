@@ -140,10 +140,6 @@ pub(super) const ROWS: &[Row] = &[
         needs: |method| method.eq_ignore_ascii_case("drr"),
     },
     ignored(
-        "backends.*.circuitBreaker",
-        "is not supported yet; the backend is always asked",
-    ),
-    ignored(
         "backends.*.healthCheck",
         "is not supported yet; every server counts as healthy",
     ),

@@ -14,6 +14,7 @@ use super::connection::Client;
 use super::core::Core;
 use super::failure::{Cause, Failure, Retry, Side, Stage};
 use super::forward::{self, Forwarding};
+use super::guard::{self, CLIENT_GONE};
 use super::reply::{self, Answer};
 use super::session::Session;
 use super::tunnel;
@@ -113,6 +114,26 @@ pub(crate) async fn run(
         return answer(core, client, session, request, Own::Made(refusal)).await;
     }
     let backend = snapshot.backend(frontend.backend);
+    let Some(watch) = guard::admit(backend, at) else {
+        let own = Own::Answer(reply::UNAVAILABLE);
+        return answer(core, client, session, request, own).await;
+    };
+    let after = serve(core, client, session, request, frontend, backend, at).await;
+    watch.ended(core, backend, session.answer.status);
+    after
+}
+
+/// What the backend's circuit breaker sees as one: limits, then the servers. Leaves the status that the client was told
+/// in the head of the answer.
+async fn serve(
+    core: &Rc<Core>,
+    client: &Client,
+    session: &mut Session,
+    request: &Request,
+    frontend: &Frontend,
+    backend: &Backend,
+    at: Instant,
+) -> After {
     // Held to the end of the exchange, however it ends, and of the tunnel that it may become.
     let _place = match enter(client, session, backend) {
         Ok(place) => place,
@@ -485,7 +506,10 @@ async fn fail(
             let own = Own::Instead(told, &frontend.middlewares);
             answer(core, client, session, request, own).await
         }
-        (None, _) => After::Close,
+        (None, _) => {
+            session.answer.set_status(CLIENT_GONE);
+            After::Close
+        }
     }
 }
 
@@ -513,8 +537,11 @@ async fn answer(
     let manner = reply::manner(&session.request, keep);
     let at = coarse();
     let mut out = Buffer::take(Room::Small);
-    match own {
-        Own::Answer(own) => reply::write(core, own, manner, at, out.vec_mut()),
+    let status = match own {
+        Own::Answer(own) => {
+            reply::write(core, own, manner, at, out.vec_mut());
+            own.status
+        }
         Own::Instead(own, steps) => {
             reply::begin(own, &mut session.answer);
             forward::dress(
@@ -526,15 +553,24 @@ async fn answer(
                 &mut session.scratch,
             );
             reply::write_begun(core, own, &session.answer, manner, at, out.vec_mut());
+            own.status
         }
-        Own::Made(own) => reply::write_made(core, &own, manner, at, out.vec_mut()),
+        Own::Made(own) => {
+            reply::write_made(core, &own, manner, at, out.vec_mut());
+            own.status
+        }
         Own::Moved => {
             let (location, method) = (session.scratch.location(), session.request.method());
             let own = middleware::Answer::page_to(301, location, method);
             reply::write_made(core, &own, manner, at, out.vec_mut());
+            own.status
         }
-        Own::Empty => reply::write_empty(core, manner, at, out.vec_mut()),
-    }
+        Own::Empty => {
+            reply::write_empty(core, manner, at, out.vec_mut());
+            200
+        }
+    };
+    session.answer.set_status(status);
     if client.transport.send(out, &client.timer).await.is_err() {
         return After::Close;
     }

@@ -12,6 +12,7 @@ mod date;
 mod exchange;
 mod failure;
 mod forward;
+mod guard;
 mod handshake;
 mod incoming;
 mod listen;

@@ -36,12 +36,13 @@ pub(crate) const METHOD_NOT_ALLOWED: Answer = text(405, "Method Not Allowed");
 pub(crate) const BAD_REQUEST: Answer = text(400, "400 Bad Request");
 pub(crate) const NOT_TLS: Answer = text(400, "Client sent an HTTP request to an HTTPS server.\n");
 pub(crate) const REQUEST_TIMEOUT: Answer = text(408, "Request Timeout");
+pub(crate) const UNAVAILABLE: Answer = text(503, "Service Unavailable");
 pub(crate) const INTERNAL: Answer = text(500, "Internal Server Error");
 
 /// What the client is told; `None` if there is nobody to tell.
 pub(crate) fn of_failure(failure: &Failure) -> Option<Answer> {
     Some(match &failure.cause {
-        Cause::NoServer => text(503, "Service Unavailable"),
+        Cause::NoServer => UNAVAILABLE,
         Cause::NoWeight | Cause::Scheme => INTERNAL,
         Cause::TimedOut => text(504, "Gateway Timeout"),
         Cause::Unresolved | Cause::Io(_) | Cause::Tls(_) | Cause::Closed | Cause::Malformed(_) => {

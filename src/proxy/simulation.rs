@@ -518,6 +518,7 @@ fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapsh
             shard: Arc::new(Shard::new(0, origins.len())),
             changes,
             sticky: None,
+            breaker: None,
             max_conn: None,
             buffering: None,
         }],

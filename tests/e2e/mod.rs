@@ -3,6 +3,7 @@
 mod allocations;
 mod balancing;
 mod bodies;
+mod breaker;
 mod client_gone;
 mod demo;
 mod drain;

@@ -15,5 +15,5 @@ mod itself;
 pub use client::{Client, get};
 pub use coreway::{Coreway, Start, backend, site};
 pub use origin::{Origin, answer};
-pub use wait::{DEADLINE, Gate, eventually, heavy};
+pub use wait::{DEADLINE, Gate, eventually, eventually_within, heavy};
 pub use wire::{Head, Response};
