@@ -4,6 +4,7 @@
 //! like for any other receive, so no driver needs a wake-up of its own. A byte is sent only if none is pending.
 //! Never blocks either side. Read next: `proxy/mod.rs` (the core's side).
 
+use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -27,10 +28,26 @@ pub enum Message {
         socket: OwnedFd,
         peer: SocketAddr,
     },
+    /// What became of a [`Work`] of this core.
+    Done { ticket: u64, verdict: bool },
     /// Close the listening sockets and idle connections; say `Connection: close` on what is under way.
     Drain,
     /// Cut what is left and return.
     Stop,
+}
+
+/// Work that would hold a core up, for a thread that has nothing else to do: a question that is answered by yes or no.
+pub struct Work {
+    pub question: Box<dyn FnOnce() -> bool + Send>,
+    pub ticket: u64,
+    /// Where the answer goes, as [`Message::Done`].
+    pub asker: MailboxSender,
+}
+
+impl fmt::Debug for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Work {}", self.ticket)
+    }
 }
 
 /// What a core says back.

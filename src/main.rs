@@ -127,6 +127,11 @@ fn run(
             cpus.len()
         );
     }
+    control::hashing::start(
+        &launched.work,
+        reactor::cpus_allowed().len(),
+        reactor::yield_to_others,
+    )?;
     is_listening(&launched.addresses);
 
     let cores = launched

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::redirect::{self, Target};
 use super::template::Expressions;
-use super::{World, headers};
+use super::{World, auth, headers};
 use crate::backend::key::Source;
 use crate::config::{Place, dynamic, entrypoint};
 use crate::frontend::middleware::Middleware;
@@ -42,7 +42,12 @@ pub(super) fn of_frontend(
         Some(headers) => headers::of_frontend(headers)?,
         None => None,
     };
-    Ok([white_list, redirect, headers]
+    let old_basic = auth::old_basic(&written.basic_auth, &written.place)?;
+    let auth = match &written.auth {
+        Some(auth) => Some(auth::step(auth, &|path| world.files.get(path).cloned())?),
+        None => None,
+    };
+    Ok([white_list, redirect, headers, old_basic, auth]
         .into_iter()
         .flatten()
         .collect())
@@ -52,6 +57,7 @@ pub(super) fn of_frontend(
 pub(super) fn of_entry_point(
     written: &entrypoint::EntryPoint,
     targets: &BTreeMap<String, Target>,
+    read: auth::Read<'_>,
 ) -> Result<Box<[Middleware]>, Refusal> {
     let redirect = match &written.redirect {
         Some(redirect) => redirect::of_entry_point(redirect, targets)?,
@@ -62,7 +68,11 @@ pub(super) fn of_entry_point(
         &written.whitelist_source_range,
         &written.place,
     )?;
-    Ok([redirect, white_list].into_iter().flatten().collect())
+    let auth = match &written.auth {
+        Some(auth) => Some(auth::step(auth, read)?),
+        None => None,
+    };
+    Ok([redirect, auth, white_list].into_iter().flatten().collect())
 }
 
 /// The old form counts only where the new one names nobody.
@@ -174,6 +184,7 @@ mod tests {
             Middleware::WhiteList(_) => "white list",
             Middleware::Redirect(_) => "redirect",
             Middleware::Headers(_) => "headers",
+            Middleware::Basic(_) => "basic",
         }
     }
 

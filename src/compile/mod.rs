@@ -3,6 +3,7 @@
 //! Pure: no clock, no files, no sockets; the same input gives the same snapshot. Bad parts never stop good ones.
 //! Read next: `rule.rs`.
 
+mod auth;
 pub mod backend;
 mod breaker;
 mod buffering;
@@ -80,6 +81,8 @@ pub struct World {
     pub allow_min_weight_zero: bool,
     /// Addresses of server host names (lower case), from [`host_names`]. A missing name has no address.
     pub addresses: BTreeMap<String, Vec<IpAddr>>,
+    /// What is in the files that frontends name, from [`files`]. One that is not there has no entry.
+    pub files: BTreeMap<String, Result<Vec<u8>, String>>,
     /// Snapshots to make, at least 1.
     pub cores: usize,
 }
@@ -177,6 +180,16 @@ pub fn host_names(providers: &BTreeMap<String, Arc<Dynamic>>) -> BTreeSet<String
         .filter_map(|server| ServerUrl::parse(&server.url).ok())
         .filter(|url| url.address().is_none() && !url.host.is_empty())
         .map(|url| url.host)
+        .collect()
+}
+
+/// Files that options of frontends name: what [`World::files`] should hold.
+pub fn files(providers: &BTreeMap<String, Arc<Dynamic>>) -> BTreeSet<String> {
+    providers
+        .values()
+        .flat_map(|written| written.frontends.values())
+        .filter_map(|frontend| frontend.auth.as_ref())
+        .flat_map(auth::files)
         .collect()
 }
 
@@ -1102,7 +1115,7 @@ mod tests {
             .get_mut("f")
             .expect("there")
             .basic_auth
-            .push("a:b".to_owned());
+            .push("a".to_owned());
         let compiled = compiled(&world(), guarded);
         assert_eq!(
             (

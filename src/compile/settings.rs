@@ -143,8 +143,12 @@ fn entry_point(
             format!("entry point {name}: {why}"),
         ))
     });
+    let read = |path: &str| {
+        let content = (machine.read)(path)?;
+        Some(content.map_err(|error| error.to_string()))
+    };
     let middlewares =
-        middleware::of_entry_point(written, targets).unwrap_or_else(|(place, why)| {
+        middleware::of_entry_point(written, targets, &read).unwrap_or_else(|(place, why)| {
             rejections.push(rejection(&place, format!("entry point {name}: {why}")));
             Box::default()
         });
@@ -247,7 +251,7 @@ fn timeouts(global: &Global) -> Timeouts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::dynamic::Auth;
+    use crate::config::dynamic::{Auth, AuthUsers};
 
     fn check(text: &str, expected: &str) {
         let found = address(text, true)
@@ -325,7 +329,10 @@ mod tests {
             .entry_points
             .get_mut("https")
             .expect("it is there")
-            .auth = Some(Auth::default());
+            .auth = Some(Auth {
+            digest: Some(AuthUsers::default()),
+            ..Auth::default()
+        });
         let (settings, closed) = made(&global).expect("http is left");
         assert_eq!(
             settings
@@ -337,7 +344,9 @@ mod tests {
         );
         assert_eq!(closed.len(), 1);
         assert!(
-            closed[0].message.contains("entry point https: `auth`"),
+            closed[0]
+                .message
+                .contains("entry point https: `auth.digest`"),
             "{}",
             closed[0].message
         );

@@ -70,7 +70,8 @@ const NO_METRICS: &str = "is not supported yet; there are no metrics";
 /// Every option whose feature is not there yet.
 pub(super) const ROWS: &[Row] = &[
     // Entry points.
-    blocks_entry_point!("auth"),
+    blocks_entry_point!("auth.digest"),
+    blocks_entry_point!("auth.forward"),
     ignored(
         "entryPoints.*.compress",
         "is not supported yet; answers are not compressed",
@@ -112,8 +113,8 @@ pub(super) const ROWS: &[Row] = &[
     ignored("eureka", NOT_PROVIDED),
     ignored("serviceFabric", NOT_PROVIDED),
     // Frontends.
-    blocks_frontend!("auth"),
-    blocks_frontend!("basicAuth"),
+    blocks_frontend!("auth.digest"),
+    blocks_frontend!("auth.forward"),
     blocks_frontend!("passTLSClientCert"),
     ignored(
         "frontends.*.passTLSCert",
@@ -290,9 +291,9 @@ mod tests {
             ],
         );
         check(
-            "[frontends.f.auth.basic]\nusers = ['a:b']\n[frontends.'g.h'.auth]\n[frontends.i.auth]\n",
+            "[frontends.f.auth.digest]\nusers = ['a:b']\n[frontends.'g.h'.auth.digest]\n[frontends.i.auth.digest]\n",
             &[
-                "f:1:14: frontends.f.auth: is not supported yet; the frontend is left out (404) (and 2 more)",
+                "f:1:14: frontends.f.auth.digest: is not supported yet; the frontend is left out (404) (and 2 more)",
             ],
         );
         check("[[tls]]\n[tls.certificate]\ncertFile = 'a'\n", &[]);
@@ -316,14 +317,11 @@ mod tests {
         check("ratelimit.extractorFunc = 'client.ip'", None);
         check("headers.frameDeny = true", None);
         check(
-            "auth.headerField = 'X'",
-            Some("f:2:1: `auth` is not supported yet, so the frontend is left out"),
+            "auth.digest.users = ['X']",
+            Some("f:2:1: `auth.digest` is not supported yet, so the frontend is left out"),
         );
-        check(
-            "basicAuth = ['a:b']",
-            Some("f:1:12: `basicAuth` is not supported yet, so the frontend is left out"),
-        );
-        check("basicAuth = []", None);
+        check("basicAuth = ['a:b']", None);
+        check("auth.basic.users = ['a:b']", None);
         check("whiteList.sourceRange = ['1.2.3.4']", None);
         check("redirect.entryPoint = 'x'", None);
         check("headers.SSLRedirect = true", None);
@@ -347,8 +345,8 @@ mod tests {
         check("[tls]", None);
         check("[redirect]\nregex = 'a'", None);
         check(
-            "[auth]",
-            Some("`auth` is not supported yet, so the entry point is not opened"),
+            "[auth.digest]",
+            Some("`auth.digest` is not supported yet, so the entry point is not opened"),
         );
         check("[whiteList]", None);
     }

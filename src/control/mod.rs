@@ -4,6 +4,8 @@
 //! bytes, and no core ever waits for it.
 //! Read next: `throttle.rs`, then `docs/update.md` for the whole path of a change.
 
+pub mod files;
+pub mod hashing;
 pub mod lifecycle;
 pub mod merge;
 pub mod publish;
@@ -29,6 +31,7 @@ use crate::provider::{Update, file};
 use crate::settings::Settings;
 use crate::telemetry::log::Log;
 
+use files::Files;
 use lifecycle::{Asked, Signals};
 use merge::Merged;
 use publish::Publisher;
@@ -127,6 +130,7 @@ async fn serve(start: Start) -> io::Result<Ended> {
             _ = turn.tick() => {
                 control.publisher.deliver();
                 control.resolver.ask_again(Instant::now());
+                control.look_at_files(Instant::now());
                 if let Some(dead) = cores.iter().position(|core| core.thread.is_finished()) {
                     error!("Core {dead} has died; stopping, so that the service manager starts a whole server again");
                     break Ended::CoreLost;
@@ -202,6 +206,7 @@ struct Control {
     throttles: BTreeMap<&'static str, Throttle<Arc<Dynamic>>>,
     merged: Merged,
     resolver: Resolver,
+    files: Files,
     /// A configuration waits until this time for the addresses of its host names.
     names_until: Option<Instant>,
     publisher: Publisher,
@@ -232,6 +237,7 @@ impl Control {
                 keep_trailing_slash: global.keep_trailing_slash,
                 allow_min_weight_zero: global.allow_min_weight_zero,
                 addresses: BTreeMap::new(),
+                files: BTreeMap::new(),
                 cores: cores.len(),
             },
             memory: Memory::default(),
@@ -244,6 +250,7 @@ impl Control {
             throttles: BTreeMap::new(),
             merged: Merged::default(),
             resolver: Resolver::new(resolve::system),
+            files: Files::default(),
             names_until: None,
             publisher: Publisher::new(cores.iter().map(|core| core.mailbox.clone())),
         }
@@ -285,6 +292,7 @@ impl Control {
         if is_new {
             self.resolver
                 .want(&compile::host_names(self.merged.providers()));
+            self.files.want(compile::files(self.merged.providers()));
             if self.resolver.is_waiting() {
                 // Without its addresses a new server would fail the first requests.
                 self.names_until = Some(now + NAMES_WAIT);
@@ -308,9 +316,17 @@ impl Control {
         }
     }
 
+    fn look_at_files(&mut self, now: Instant) {
+        if self.names_until.is_none() && self.files.have_changed(now) {
+            info!("A file that a frontend names has changed");
+            self.publish(Rejections::New);
+        }
+    }
+
     fn publish(&mut self, rejections: Rejections) {
         self.names_until = None;
         self.world.addresses = self.resolver.addresses();
+        self.world.files = self.files.contents();
         let compiled = compile::compile(self.merged.providers(), &self.world, &mut self.memory);
         if rejections == Rejections::New {
             log_rejections(&compiled.rejections);
@@ -412,7 +428,7 @@ mod tests {
                                 .send(Report::Drained { core: number })
                                 .expect("heard");
                         }
-                        Message::Connection { .. } => {}
+                        Message::Connection { .. } | Message::Done { .. } => {}
                         Message::Stop => {
                             told.send(format!("{number} stops")).expect("heard");
                             return;

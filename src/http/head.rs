@@ -378,6 +378,20 @@ impl Head {
         }
     }
 
+    /// Removes the fields that `Connection` names, now, and leaves it empty: what is set from here on crosses the proxy,
+    /// whatever the peer has named.
+    pub fn obey_connection(&mut self) {
+        if !self.has(FieldId::Connection) {
+            return;
+        }
+        for at in 0..self.fields.len() {
+            if self.fields[at].id == FieldId::Connection && !self.fields[at].removed {
+                self.remove_named_in(self.fields[at].value);
+            }
+        }
+        self.set_known(FieldId::Connection, b"");
+    }
+
     /// Removes the fields that a `Connection` value names. Hop-by-hop ones go anyway, so only the others are looked up.
     fn remove_named_in(&mut self, options: Span) {
         const KEPT: FieldSet =

@@ -15,11 +15,12 @@ use crossbeam::channel::Sender;
 use super::connection::Client;
 use super::date::Date;
 use super::handshake::Handshakes;
+use super::hashing::Hashing;
 use super::random::Random;
 use super::session::Session;
 use super::upstream::Pools;
 use crate::limits::{DESCRIPTORS_BASE, DESCRIPTORS_PER_CORE, DESCRIPTORS_RESERVED_PART, HOT_WAIT};
-use crate::mailbox::{MailboxSender, Report};
+use crate::mailbox::{MailboxSender, Report, Work};
 use crate::reactor::{self, Buffer};
 use crate::settings::{EntryPoint, Settings};
 use crate::snapshot::{EntryPointId, Snapshot};
@@ -99,6 +100,7 @@ pub(crate) struct Core {
     pub(crate) date: Date,
     pub(crate) random: Random,
     pub(crate) handshakes: Handshakes,
+    pub(crate) hashing: Hashing,
     pub(crate) counters: Arc<Shard>,
     pub(crate) load: Arc<Load>,
     /// Indexed by core; this core is among them.
@@ -139,6 +141,7 @@ impl Core {
         counters: Arc<Shard>,
         neighbours: Vec<Neighbour>,
         reports: Sender<Report>,
+        work: Sender<Work>,
     ) -> Self {
         // What is counted by reference is this core's own.
         for entry_point in &mut settings.entry_points {
@@ -153,13 +156,15 @@ impl Core {
             snapshot: Some(Box::default()),
             reports: reports.clone(),
         };
+        let random = Random::default();
         Self {
             index,
             settings,
             pools: Pools::new(idle_max, Arc::clone(&load)),
             date: Date::default(),
-            random: Random::default(),
             handshakes: Handshakes::default(),
+            hashing: Hashing::new(random.bytes(), work, neighbours[index].mailbox.clone()),
+            random,
             counters,
             load,
             neighbours,

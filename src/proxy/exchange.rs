@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use super::answer::{self, Answering, End};
+use super::asking;
 use super::body::{self, Upload, UploadEnd};
 use super::connection::Client;
 use super::core::Core;
@@ -71,7 +72,9 @@ pub(crate) async fn run(
         return answer(core, client, session, request, Own::Empty).await;
     }
     let steps = &core.settings.entry_points[usize::from(client.entry_point.0)].middlewares;
-    if let Some(refusal) = middlewares(client, session, steps) {
+    if !steps.is_empty()
+        && let Some(refusal) = middlewares(core, client, session, steps).await
+    {
         return answer(core, client, session, request, Own::Made(refusal)).await;
     }
     let snapshot = core.snapshot(); // One snapshot for the whole exchange, even across a reload.
@@ -110,7 +113,9 @@ pub(crate) async fn run(
         )
         .await;
     }
-    if let Some(refusal) = middlewares(client, session, &frontend.middlewares) {
+    if !frontend.middlewares.is_empty()
+        && let Some(refusal) = middlewares(core, client, session, &frontend.middlewares).await
+    {
         return answer(core, client, session, request, Own::Made(refusal)).await;
     }
     let backend = snapshot.backend(frontend.backend);
@@ -173,19 +178,26 @@ fn enter<'a>(
 }
 
 /// What the steps of an entry point or a frontend answer, if one does.
-#[inline]
-fn middlewares(
+async fn middlewares(
+    core: &Core,
     client: &Client,
     session: &mut Session,
-    steps: &[Middleware],
+    mut steps: &[Middleware],
 ) -> Option<Box<middleware::Answer>> {
-    if steps.is_empty() {
-        return None;
-    }
     let context = client.context();
-    match middleware::on_request(steps, &mut session.request, context, &mut session.scratch) {
-        Verdict::Pass => None,
-        Verdict::Answer(answer) => Some(answer),
+    loop {
+        let (head, scratch) = (&mut session.request, &mut session.scratch);
+        match middleware::on_request(steps, head, context, scratch) {
+            Verdict::Pass => return None,
+            Verdict::Answer(answer) => return Some(answer),
+            Verdict::Ask(at) => {
+                let refusal = asking::ask(core, client, session, &steps[at]).await;
+                if refusal.is_some() {
+                    return refusal;
+                }
+                steps = &steps[at + 1..];
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! Read next: `exchange.rs`, the story of one request.
 
 mod answer;
+mod asking;
 mod body;
 mod connection;
 mod core;
@@ -14,6 +15,7 @@ mod failure;
 mod forward;
 mod guard;
 mod handshake;
+mod hashing;
 mod incoming;
 mod listen;
 #[expect(
@@ -37,10 +39,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crossbeam::channel::{Sender, bounded};
+use crossbeam::channel::{Receiver, Sender, bounded};
 
 use self::core::{Core as CoreState, Neighbour};
-use crate::mailbox::{Mailbox, MailboxSender, Message, Report, mailbox};
+use crate::limits::HASHES_WAITING_MAX;
+use crate::mailbox::{Mailbox, MailboxSender, Message, Report, Work, mailbox};
 use crate::reactor::{self, Driver, Listener, Room, Socket, Timer};
 use crate::settings::Settings;
 use crate::snapshot::EntryPointId;
@@ -60,6 +63,8 @@ pub struct Launched {
     pub cores: Vec<Core>,
     /// Indexed by `EntryPointId`: the real address, also where port 0 was asked for.
     pub addresses: Vec<SocketAddr>,
+    /// What cores want done elsewhere. Without anybody to take it they answer as if there were too much of it.
+    pub work: Receiver<Work>,
 }
 
 /// Why the cores could not be started.
@@ -104,6 +109,7 @@ struct Start {
     neighbours: Vec<Neighbour>,
     counters: Arc<Shard>,
     reports: Sender<Report>,
+    work: Sender<Work>,
 }
 
 /// Binds every entry point on every core, then starts the cores. Each begins with the empty snapshot: 404 for all.
@@ -149,6 +155,7 @@ pub fn launch(
         });
         mailboxes.push(receiver);
     }
+    let (work, queue) = bounded(HASHES_WAITING_MAX);
     let mut cores: Vec<Core> = Vec::new();
     for (index, (mailbox, listeners)) in mailboxes.into_iter().zip(listeners).enumerate() {
         let counters = Arc::<Shard>::default();
@@ -160,6 +167,7 @@ pub fn launch(
             neighbours: neighbours.clone(),
             counters: Arc::clone(&counters),
             reports: reports.clone(),
+            work: work.clone(),
         };
         let cpu = if pin { cpus.get(index).copied() } else { None };
         match start_thread(start, driver, cpu) {
@@ -177,7 +185,11 @@ pub fn launch(
             }
         }
     }
-    Ok(Launched { cores, addresses })
+    Ok(Launched {
+        cores,
+        addresses,
+        work: queue,
+    })
 }
 
 /// Starts the thread and waits until its ring is there, or is not.
@@ -222,13 +234,14 @@ fn begin(start: Start) -> io::Result<Begun> {
         neighbours,
         counters,
         reports,
+        work,
     } = start;
     let bell = mailbox
         .take_bell()
         .ok_or_else(|| io::Error::other("its mailbox has no bell"))?;
     let bell = Socket::from_fd(bell.into())?;
     let core = Rc::new(CoreState::new(
-        index, settings, counters, neighbours, reports,
+        index, settings, counters, neighbours, reports, work,
     ));
     let mut accepting = Vec::new();
     for (id, listener) in listeners.into_iter().enumerate() {
@@ -264,6 +277,7 @@ async fn attend(
                         core.index
                     ),
                 },
+                Message::Done { ticket, verdict } => core.hashing.done(ticket, verdict),
                 Message::Drain => {
                     // Closed when its accept loop has emptied the queue and lets go of it too.
                     for listener in listeners.drain(..) {

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, unbounded};
+use crossbeam::channel::{Receiver, bounded, unbounded};
 
 use super::core::{Core, Neighbour};
 use super::listen;
@@ -1113,6 +1113,7 @@ async fn world(faults: Faults) -> (Vec<String>, Outcome) {
         Arc::default(),
         vec![neighbour],
         reports,
+        bounded(1).0,
     ));
     let everybody: Vec<usize> = (0..ORIGINS).collect();
     core.swap(snapshot(1, &everybody, &[]));

@@ -29,7 +29,7 @@ pub use buffer::{Buffer, Room};
 pub use clock::{Instant, coarse, now};
 pub use listener::{Listener, bind};
 pub use probe::{Choice, Driver, Probe, ProbeError, probe};
-pub use process::{raise_file_limit, release_memory};
+pub use process::{raise_file_limit, release_memory, yield_to_others};
 pub use socket::{Peer, Socket};
 pub use splice::{Pipe, splice};
 pub use task::{panics, spawn};

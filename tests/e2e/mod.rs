@@ -1,6 +1,7 @@
 //! A file for each thing an operator knows. Every test starts the real program and talks to it over real sockets.
 
 mod allocations;
+mod auth;
 mod balancing;
 mod bodies;
 mod breaker;

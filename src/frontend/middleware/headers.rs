@@ -154,7 +154,7 @@ impl Security {
             let mut answer = Answer::text(500, "Bad Host\n");
             answer
                 .fields
-                .push(("X-Content-Type-Options", b"nosniff".to_vec()));
+                .push(("X-Content-Type-Options".into(), b"nosniff".to_vec()));
             return Verdict::Answer(answer);
         }
         let wanted = if self.ssl_host.is_empty() {
@@ -327,6 +327,7 @@ mod tests {
     fn check(security: Security, context: Context, head: &Head, expected: &str) {
         let found = match security.on_request(head, context, &Scratch::default()) {
             Verdict::Pass => "passes".to_owned(),
+            Verdict::Ask(_) => unreachable!("it says so itself"),
             Verdict::Answer(answer) => {
                 let value = |name| {
                     let field = answer.fields.iter().find(|(found, _)| *found == name);
@@ -500,6 +501,7 @@ mod tests {
                     String::from_utf8_lossy(&answer.fields[0].1).into_owned()
                 }
                 Verdict::Pass => "passes".to_owned(),
+                Verdict::Ask(_) => unreachable!("it says so itself"),
             };
         assert_eq!(location(&scratch), "https://h/pp/a");
         scratch.original_target = None;

@@ -5,6 +5,7 @@
 //! Never does I/O, never reads a clock: what a step must know comes in as [`Context`].
 //! Read next: `white_list.rs`.
 
+pub mod auth;
 pub mod headers;
 pub mod rate_limit;
 pub mod redirect;
@@ -13,6 +14,7 @@ pub mod white_list;
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use self::auth::basic::Basic;
 use self::headers::Headers;
 use self::redirect::Redirect;
 use self::white_list::WhiteList;
@@ -26,6 +28,8 @@ pub enum Middleware {
     WhiteList(WhiteList),
     Redirect(Box<Redirect>),
     Headers(Box<Headers>),
+    /// Asked by whoever has the memory of verdicts: see [`Verdict::Ask`].
+    Basic(Box<Basic>),
 }
 
 /// What a step may know of a request beside its head.
@@ -47,6 +51,9 @@ pub enum Verdict {
     Pass,
     /// Send this; the request goes no further.
     Answer(Box<Answer>),
+    /// The step at this index of the list cannot say by itself. Whoever can must be asked, and if it lets the request pass,
+    /// the steps behind it are next.
+    Ask(usize),
 }
 
 /// An answer made by a step.
@@ -57,7 +64,7 @@ pub struct Answer {
     pub content_type: &'static str,
     pub body: Cow<'static, [u8]>,
     /// Further fields; the values hold nothing that could end a line.
-    pub fields: Vec<(&'static str, Vec<u8>)>,
+    pub fields: Vec<(Cow<'static, str>, Vec<u8>)>,
 }
 
 impl Answer {
@@ -120,26 +127,28 @@ pub fn on_answer(
             Middleware::Headers(headers) => {
                 headers.on_answer(request, answer, context, scratch, random)
             }
-            Middleware::WhiteList(_) | Middleware::Redirect(_) => {}
+            Middleware::WhiteList(_) | Middleware::Redirect(_) | Middleware::Basic(_) => {}
         }
     }
 }
 
-/// Walks the steps in order, until one answers.
+/// Walks the steps in order, until one does not let the request pass.
 pub fn on_request(
     steps: &[Middleware],
     head: &mut Head,
     context: Context,
     scratch: &mut Scratch,
 ) -> Verdict {
-    for step in steps {
+    for (at, step) in steps.iter().enumerate() {
         let verdict = match step {
             Middleware::WhiteList(list) => list.on_request(head, context),
             Middleware::Redirect(redirect) => redirect.on_request(head, context, scratch),
             Middleware::Headers(headers) => headers.on_request(head, context, scratch),
+            Middleware::Basic(_) => Verdict::Ask(at),
         };
-        if let Verdict::Answer(_) = verdict {
-            return verdict;
+        match verdict {
+            Verdict::Pass => {}
+            Verdict::Answer(_) | Verdict::Ask(_) => return verdict,
         }
     }
     Verdict::Pass

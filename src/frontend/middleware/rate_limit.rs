@@ -267,8 +267,10 @@ impl Exceeded {
         let wait = go_text(self.wait);
         let mut answer = Answer::text(429, format!("max rate reached: retry-in {wait}"));
         let seconds = format!("{:.0}", self.wait.as_secs_f64());
-        answer.fields.push(("Retry-After", seconds.into_bytes()));
-        answer.fields.push(("X-Retry-In", wait.into_bytes()));
+        answer
+            .fields
+            .push(("Retry-After".into(), seconds.into_bytes()));
+        answer.fields.push(("X-Retry-In".into(), wait.into_bytes()));
         answer
     }
 }
@@ -445,8 +447,8 @@ mod tests {
             let answer = Exceeded { wait }.answer();
             assert_eq!(answer.status, 429);
             let fields = [
-                ("Retry-After", seconds.as_bytes().to_vec()),
-                ("X-Retry-In", text.as_bytes().to_vec()),
+                ("Retry-After".into(), seconds.as_bytes().to_vec()),
+                ("X-Retry-In".into(), text.as_bytes().to_vec()),
             ];
             assert_eq!(answer.fields, fields);
             assert_eq!(

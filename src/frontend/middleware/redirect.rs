@@ -229,7 +229,7 @@ impl Answer {
     pub(super) fn with_location(mut self: Box<Self>, url: &[u8]) -> Box<Self> {
         let mut location = Vec::with_capacity(url.len());
         escape::encode_location(url, &mut location);
-        self.fields.push(("Location", location));
+        self.fields.push(("Location".into(), location));
         self
     }
 }
@@ -268,6 +268,7 @@ mod tests {
         };
         let found = match redirect.on_request(&head, context, &mut Scratch::default()) {
             Verdict::Pass => "passes".to_owned(),
+            Verdict::Ask(_) => unreachable!("it says so itself"),
             Verdict::Answer(answer) => {
                 let location = answer.fields.first().map(|(_, value)| &**value);
                 let location = String::from_utf8_lossy(location.unwrap_or_default()).into_owned();
