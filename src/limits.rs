@@ -137,6 +137,15 @@ pub const RATE_KEYS_MAX: usize = 65_536;
 /// Many more than exchanges, since keys share sets of eight places and a key that finds none is refused.
 pub const CONNECTION_KEYS_MAX: usize = 524_288;
 
+/// Bytes of one store's tree, keys and values together. 10,000 frontends take about 5 MB.
+pub const STORE_TREE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Keys of one store's tree; each costs about 150 bytes beside its text.
+pub const STORE_KEYS_MAX: usize = 1_000_000;
+
+/// Bytes of one answer of a store: a whole tree, as base64 in JSON with names around each value.
+pub const STORE_ANSWER_BYTES_MAX: usize = 3 * STORE_TREE_BYTES_MAX;
+
 /// Bytes of a name and a password together. They are decoded on the stack of a core; more is nobody's password, and the
 /// work of MD5 crypt grows with the length.
 pub const CREDENTIALS_BYTES_MAX: usize = 1024;
@@ -161,3 +170,15 @@ pub const HASHING_THREADS_MAX: usize = 4;
 /// not remembered is hashed again, so the first should be more than the users who are active at once.
 pub const VERDICTS_RIGHT_MAX: usize = 4096;
 pub const VERDICTS_WRONG_MAX: usize = 1024;
+
+const _: () = assert!(BUFFER_SMALL_BYTES < BUFFER_LARGE_BYTES);
+const _: () = assert!(HASHES_PER_CLIENT_MAX * 2 <= HASHES_WAITING_MAX);
+const _: () = assert!(
+    PROVIDED_SMALL.is_power_of_two() && PROVIDED_LARGE.is_power_of_two(),
+    "the kernel counts places by a mask"
+);
+const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(
+    CHUNK_LINE_BYTES_MAX < BUFFER_SMALL_BYTES,
+    "a chunk line always fits one receive buffer"
+);
