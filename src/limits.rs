@@ -38,6 +38,45 @@ pub const BUFFER_LARGE_BYTES: usize = 64 * 1024;
 /// below it is finished, so up to one frame (16 KiB) comes on top, and as much is on its way at the same time.
 pub const PIPE_BYTES_MAX: usize = 64 * 1024;
 
+/// Streams of one HTTP/2 connection that may be open at once: what RFC 9113 6.5.2 asks for at least. Exchanges that their
+/// client has reset count until they end; a stream beyond that is refused, which its client may repeat.
+pub const H2_STREAMS_MAX: u32 = 100;
+
+/// Data that a client may send on one stream, and on all of them, before what came was sent on to a server. The first is
+/// what one upload can have on its way, the second is what the connection can make us hold.
+pub const H2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+pub const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Bytes of the fields of one HTTP/2 head, each counted with 32 more (RFC 9113 6.5.2). Over it: 431. Less than
+/// [`HEAD_BYTES_MAX`], since a hundred streams may each have one.
+pub const H2_HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
+
+/// Data of one stream that waits in the protocol for its turn on the wire.
+pub const H2_SEND_BYTES_MAX: usize = 32 * 1024;
+
+/// Streams of one connection that its client made us reset by breaking the protocol. After that many it is closed
+/// (CVE-2025-8671).
+pub const H2_LOCAL_RESETS_MAX: usize = 100;
+
+/// Frames of an HTTP/2 client that bring nothing forward (settings, pings, window updates beyond the data they confirm,
+/// empty data, anything unknown): as many at once, and in each second from then on. Beyond that it is told to calm down and
+/// its connection ends. A frame costs about a microsecond, so nobody who stays below takes more than a thousandth of a core.
+pub const H2_FRAMES_BURST: u32 = 4000;
+pub const H2_FRAMES_PER_SECOND: u32 = 1000;
+
+/// Requests that an HTTP/2 client resets, or that are refused because it broke a rule (CVE-2023-44487, CVE-2025-8671): as
+/// many at once, and in each second from then on; one more for each request that was answered. A page that is left while
+/// it loads resets up to [`H2_STREAMS_MAX`].
+pub const H2_RESETS_BURST: u32 = 300;
+pub const H2_RESETS_PER_SECOND: u32 = 20;
+
+/// Bytes of the heads of all requests that run on one HTTP/2 connection. A request beyond that is refused, which its client
+/// may repeat. A browser's hundred heads have a tenth of it.
+pub const H2_HEADS_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// How long an HTTP/2 client without streams may take to confirm that it heard of the drain, before it is closed.
+pub const GOAWAY_WAIT: Duration = Duration::from_secs(1);
+
 /// Free buffers of each size a core keeps for reuse; more are given back to the allocator.
 pub const BUFFERS_FREE_MAX: usize = 512;
 
@@ -178,6 +217,11 @@ const _: () = assert!(
     "the kernel counts places by a mask"
 );
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(H2_STREAM_WINDOW_BYTES <= H2_CONNECTION_WINDOW_BYTES);
+const _: () = assert!(H2_HEADER_LIST_BYTES_MAX as usize <= HEAD_BYTES_MAX);
+const _: () = assert!(H2_RESETS_BURST > H2_STREAMS_MAX);
+const _: () = assert!(H2_HEADS_BYTES_MAX > H2_HEADER_LIST_BYTES_MAX as usize);
+const _: () = assert!(BODY_INLINE_BYTES < H2_STREAM_WINDOW_BYTES as usize);
 const _: () = assert!(
     CHUNK_LINE_BYTES_MAX < BUFFER_SMALL_BYTES,
     "a chunk line always fits one receive buffer"

@@ -377,7 +377,7 @@ fn joined(bytes: &mut [u8], data: Range<usize>, next: Range<usize>) -> Range<usi
 }
 
 /// Removes the trailer fields that would say something about framing, routing or rights after they were decided.
-fn drop_forbidden(trailers: &mut Head) {
+pub fn drop_forbidden(trailers: &mut Head) {
     const FORBIDDEN: FieldSet = FieldSet::of(&[
         FieldId::Authorization,
         FieldId::CacheControl,

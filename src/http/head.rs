@@ -120,6 +120,12 @@ impl Head {
         }
     }
 
+    /// Bytes of all that it holds.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        self.text.len()
+    }
+
     /// The bytes of a span of this head.
     #[must_use]
     #[inline]

@@ -4,7 +4,10 @@
 //! short is cut short for the client too: never a final chunk, never a connection that goes on.
 //! Read next: `forward.rs` (the heads), `http/body.rs` (the framing).
 
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use super::body::{self, COPY_BYTES_MAX, Upload};
@@ -12,6 +15,7 @@ use super::connection::Client;
 use super::core::Core;
 use super::failure::{Cause, Failure, Retry, Stage};
 use super::forward::{self, ToClient};
+use super::stream::Stream;
 use super::upstream::Upstream;
 use crate::frontend::Scratch;
 use crate::frontend::middleware::Middleware;
@@ -73,8 +77,20 @@ pub(crate) async fn relay(
 ) -> Result<End, Failure> {
     let (mut piece, response) = head(core, client, upstream, answering).await?;
     answering.upload.answered();
-    let mut out = Buffer::take(Room::Small);
+    let stream = client.transport.stream();
+    let mut out = match stream {
+        None => Buffer::take(Room::Small),
+        Some(_) => Buffer::empty(),
+    };
     if answering.answer.status == 101 {
+        if let Some(stream) = stream {
+            let (answer, cookie) = (&mut *answering.answer, answering.cookie);
+            let begun = forward::tunnel_stream(core, stream, answer, cookie, answering.at);
+            return Ok(match begun {
+                Ok(()) => End::Tunnel { first: piece },
+                Err(_) => End::Cut,
+            });
+        }
         forward::switching_head(answering.answer, answering.cookie, out.vec_mut());
         return Ok(match client.transport.send(out, &client.timer).await {
             Ok(()) => End::Tunnel { first: piece },
@@ -96,13 +112,16 @@ pub(crate) async fn relay(
         answering.scratch,
     );
     forward::tell_server(answering.answer, answering.cookie);
-    forward::answer_head(
-        core,
-        answering.answer,
-        &to_client,
-        answering.at,
-        out.vec_mut(),
-    );
+    if stream.is_none() {
+        forward::answer_head(
+            core,
+            answering.answer,
+            &to_client,
+            answering.at,
+            out.vec_mut(),
+        );
+    }
+    // The head waits for the first piece of the body: both go in one operation.
     let mut out = Some(out);
     let mut reader = BodyReader::new(response.framing);
     let mut clean = true;
@@ -117,25 +136,22 @@ pub(crate) async fn relay(
         piece.truncate(decoded.data.end);
         piece.advance(decoded.data.start);
         let finished = decoded.finished;
-        let sends = &mut *answering.sends;
-        if to_client.chunked {
-            let mut frame = out.take().unwrap_or_else(|| Buffer::take(Room::Small));
-            body::chunk(sends, &mut frame, piece);
-            if finished {
-                encode::trailers(frame.vec_mut(), answering.trailers);
+        let sent = match stream {
+            None => {
+                frame(answering, &to_client, out.take(), piece, finished);
+                let sends = &mut *answering.sends;
+                client.transport.send_all(sends, &client.timer).await
             }
-            sends.push(frame);
-        } else {
-            if let Some(mut head) = out.take() {
-                if head.len() + piece.len() <= COPY_BYTES_MAX {
-                    head.extend(piece.bytes());
-                    piece = Buffer::empty();
-                }
-                sends.push(head);
+            Some(stream) => {
+                let is_first = out.take().is_some();
+                let passing = Passing {
+                    is_first,
+                    piece,
+                    finished,
+                };
+                pass_on(core, client, stream, answering, &to_client, passing).await
             }
-            sends.push(piece);
-        }
-        let sent = client.transport.send_all(sends, &client.timer).await;
+        };
         if sent.is_err() {
             return Ok(cut(client, &to_client));
         }
@@ -173,6 +189,80 @@ pub(crate) async fn relay(
         keep_client: to_client.keep,
         keep_server,
     })
+}
+
+/// Adds a piece of the body to what is sent next, behind the `head` if that waits for it.
+#[inline]
+fn frame(
+    answering: &mut Answering<'_>,
+    to_client: &ToClient,
+    head: Option<Buffer>,
+    mut piece: Buffer,
+    finished: bool,
+) {
+    let sends = &mut *answering.sends;
+    if to_client.chunked {
+        let mut frame = head.unwrap_or_else(|| Buffer::take(Room::Small));
+        body::chunk(sends, &mut frame, piece);
+        if finished {
+            encode::trailers(frame.vec_mut(), answering.trailers);
+        }
+        sends.push(frame);
+    } else {
+        if let Some(mut head) = head {
+            if head.len() + piece.len() <= COPY_BYTES_MAX {
+                head.extend(piece.bytes());
+                piece = Buffer::empty();
+            }
+            sends.push(head);
+        }
+        sends.push(piece);
+    }
+}
+
+/// A piece of a body on its way to a stream.
+struct Passing {
+    /// The head goes before it.
+    is_first: bool,
+    piece: Buffer,
+    finished: bool,
+}
+
+/// As `frame` and a send, over HTTP/2: waits until the client has room for the piece.
+async fn pass_on(
+    core: &Core,
+    client: &Client,
+    stream: &Stream,
+    answering: &mut Answering<'_>,
+    to_client: &ToClient,
+    passing: Passing,
+) -> io::Result<()> {
+    let Passing {
+        is_first,
+        piece,
+        finished,
+    } = passing;
+    let has_trailers = finished && answering.trailers.fields().next().is_some();
+    let ends = finished && !has_trailers;
+    if is_first {
+        let ends = ends && piece.is_empty();
+        forward::answer_stream(
+            core,
+            stream,
+            answering.answer,
+            to_client,
+            answering.at,
+            ends,
+        )?;
+        if ends {
+            return Ok(());
+        }
+    }
+    stream.send(piece, ends, &client.timer).await?;
+    if has_trailers {
+        stream.finish_with(answering.trailers)?;
+    }
+    Ok(())
 }
 
 /// Ends a broken answer so that the client sees that it is broken.
@@ -259,6 +349,9 @@ async fn forward_interim(client: &Client, answering: &mut Answering<'_>) -> Resu
         }
         return Ok(());
     }
+    if let Some(stream) = client.transport.stream() {
+        return forward::interim_stream(stream, answering.answer).map_err(|_| client_gone());
+    }
     let mut out = Buffer::take(Room::Small);
     forward::interim_head(answering.answer, out.vec_mut());
     client
@@ -270,6 +363,11 @@ async fn forward_interim(client: &Client, answering: &mut Answering<'_>) -> Resu
 
 /// Tells a client that waits for it to send its body.
 async fn go_on(client: &Client, upload: &Upload) -> Result<(), Failure> {
+    if let Some(stream) = client.transport.stream() {
+        stream.go_on().map_err(|_| client_gone())?;
+        upload.start();
+        return Ok(());
+    }
     let mut out = Buffer::take(Room::Small);
     out.extend(b"HTTP/1.1 100 Continue\r\n\r\n");
     client
@@ -299,7 +397,19 @@ async fn next(
         .write
         .map(|limit| answering.at + limit);
     loop {
-        if let Some(result) = upstream.next(answering.watch).await {
+        let received = match client.transport.stream() {
+            None => upstream.next(answering.watch).await,
+            Some(stream) => {
+                let mut next = pin!(upstream.next(answering.watch));
+                // That it was reset is known at once: no need to look.
+                poll_fn(|context| match stream.poll_gone(context) {
+                    Poll::Ready(()) => Poll::Ready(None),
+                    Poll::Pending => next.as_mut().poll(context),
+                })
+                .await
+            }
+        };
+        if let Some(result) = received {
             return result
                 .map_err(|error: io::Error| Failure::io(Stage::Answer, Retry::Never, error));
         }
@@ -344,8 +454,9 @@ const _: () = assert!(SEND_STALL_TIMEOUT.as_secs() > Duration::from_secs(10).as_
 impl ToClient {
     fn of(version: Version, response: &Response, persistent: bool) -> Self {
         let no_end = matches!(response.framing, Framing::Chunked | Framing::UntilClose);
-        let chunked = no_end && version != Version::Http10;
-        let close_delimited = no_end && !chunked;
+        // HTTP/2 needs neither: its frames say where a body ends.
+        let chunked = no_end && version == Version::Http11;
+        let close_delimited = no_end && version == Version::Http10;
         Self {
             version,
             content_length: response.content_length,

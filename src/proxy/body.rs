@@ -138,7 +138,12 @@ pub(crate) async fn upload(
     } = sending;
     let deadline = core.settings.timeouts.read.map(|limit| at + limit);
     let chunked = framing == Framing::Chunked;
-    let mut reader = BodyReader::new(framing);
+    let stream = client.transport.stream();
+    let mut reader = BodyReader::new(match framing {
+        // No chunks arrive over HTTP/2: its frames say where a body ends.
+        Framing::Chunked if stream.is_some() => Framing::UntilClose,
+        framing => framing,
+    });
     let mut out: Vec<Buffer> = Vec::with_capacity(2);
     let mut room = Room::Small;
     trailers.clear();
@@ -148,7 +153,17 @@ pub(crate) async fn upload(
             _ => {
                 timer.set(deadline.unwrap_or_else(|| coarse() + BODY_STALL_TIMEOUT));
                 match client.transport.recv(room, timer).await {
-                    Ok(buffer) if buffer.is_empty() => return UploadEnd::ClientGone,
+                    Ok(buffer) if buffer.is_empty() => {
+                        let Some(stream) = stream else {
+                            return UploadEnd::ClientGone;
+                        };
+                        if reader.end_of_stream().is_err()
+                            || stream.trailers(trailers).await.is_err()
+                        {
+                            return UploadEnd::Malformed;
+                        }
+                        buffer
+                    }
                     Ok(buffer) => buffer,
                     Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                         return UploadEnd::TooSlow;

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::task::{Context as TaskContext, Waker};
 
 use super::core::Core;
 use super::exchange::{self, After};
@@ -15,10 +16,13 @@ use super::forward;
 use super::handshake;
 use super::reply::{self, Answer, Manner};
 use super::session::Session;
+use super::stream::Stream;
+use super::streams;
 use super::transport::{Sealed, Transport};
 use crate::frontend::middleware::Context;
 use crate::http::Version;
 use crate::http::h1::{self, Request};
+use crate::http::h2::meter::Meter;
 use crate::limits::{HEAD_READ_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT};
 use crate::reactor::coarse;
 use crate::reactor::{Buffer, Room, Timer};
@@ -38,6 +42,8 @@ pub(crate) struct Client {
     /// The limit of what is received from it or sent to it at present.
     pub(crate) timer: Timer,
     waiting: Cell<bool>,
+    /// The task of a connection over HTTP/2, which waits for more than what is received.
+    task: Cell<Option<Waker>>,
 }
 
 impl Client {
@@ -63,6 +69,42 @@ impl Client {
             address,
             timer: Timer::new(),
             waiting: Cell::new(false),
+            task: Cell::new(None),
+        }
+    }
+
+    /// The same client on a stream of its connection.
+    pub(crate) fn of_stream(connection: &Self, meter: &Rc<Meter>) -> Self {
+        let stream = Stream::new(connection.transport.is_tls(), Rc::clone(meter));
+        Self {
+            transport: Transport::Stream(Box::new(stream)),
+            entry_point: connection.entry_point,
+            trusted: connection.trusted,
+            ip: connection.ip,
+            address: connection.address.clone(),
+            timer: Timer::new(),
+            waiting: Cell::new(false),
+            task: Cell::new(None),
+        }
+    }
+
+    /// The task of `context` serves it, and wants to know what `wake` tells.
+    pub(crate) fn attend(&self, context: &TaskContext<'_>) {
+        let task = self.task.take();
+        let is_same = task
+            .as_ref()
+            .is_some_and(|task| task.will_wake(context.waker()));
+        self.task.set(if is_same {
+            task
+        } else {
+            Some(context.waker().clone())
+        });
+    }
+
+    /// Something that concerns the whole connection has changed.
+    pub(crate) fn wake(&self) {
+        if let Some(task) = self.task.take() {
+            task.wake();
         }
     }
 
@@ -100,10 +142,16 @@ pub(crate) async fn serve(core: Rc<Core>, client: Rc<Client>, place: usize, rece
     let core = &membership.core;
     match &client.transport {
         Transport::Plain(_) => converse(core, &client, received).await,
+        // No connection of its own: `streams.rs` serves it.
+        Transport::Stream(_) => {}
         Transport::Tls(sealed) => {
             // Boxed, as what is active: an idle connection does not carry the room for its beginning and its end.
             if Box::pin(handshake::run(core, &client, sealed, received)).await {
-                converse(core, &client, Buffer::empty()).await;
+                if sealed.speaks_h2() {
+                    Box::pin(streams::serve(core, &client, Buffer::empty())).await;
+                } else {
+                    converse(core, &client, Buffer::empty()).await;
+                }
                 Box::pin(sealed.close()).await;
             }
         }
@@ -123,6 +171,9 @@ async fn converse(core: &Rc<Core>, client: &Rc<Client>, received: Buffer) {
         }
         activity = Box::pin(active(core, client, false, Buffer::empty())).await;
     }
+    if let Activity::Http2(received) = activity {
+        Box::pin(streams::serve(core, client, received)).await;
+    }
 }
 
 /// How the active part of a connection ended.
@@ -130,6 +181,8 @@ enum Activity {
     /// Nothing was asked for a while: wait without holding anything.
     Quiet,
     Ended,
+    /// The client speaks HTTP/2; this is what it has sent.
+    Http2(Buffer),
 }
 
 async fn active(core: &Rc<Core>, client: &Client, first: bool, received: Buffer) -> Activity {
@@ -152,6 +205,7 @@ async fn exchanges(
             Next::Request(request) => request,
             Next::Quiet => return Activity::Quiet,
             Next::Closed => return Activity::Ended,
+            Next::Http2(received) => return Activity::Http2(received),
             Next::Refused(answer) => {
                 refuse(core, client, session, answer).await;
                 return Activity::Ended;
@@ -175,6 +229,31 @@ enum Next {
     Closed,
     /// The request cannot be read: say why, and close.
     Refused(Answer),
+    /// It is the preface of HTTP/2.
+    Http2(Buffer),
+}
+
+/// How far the first bytes of a connection are the preface of HTTP/2 (RFC 9113, 3.4).
+#[derive(PartialEq)]
+enum Preface {
+    No,
+    /// More bytes will tell.
+    Perhaps,
+    Yes,
+}
+
+impl Preface {
+    const BYTES: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+    fn of(bytes: &[u8]) -> Self {
+        if bytes.starts_with(Self::BYTES) {
+            Self::Yes
+        } else if Self::BYTES.starts_with(bytes) {
+            Self::Perhaps
+        } else {
+            Self::No
+        }
+    }
 }
 
 async fn next_request(
@@ -210,7 +289,17 @@ async fn next_request(
     }
     let mut limited = false;
     loop {
-        if let Some(inbound) = &mut session.inbound {
+        // Where TLS is spoken, its handshake says which protocol it is.
+        let preface = match &session.inbound {
+            Some(inbound) if first && !client.transport.is_tls() => Preface::of(inbound.bytes()),
+            _ => Preface::No,
+        };
+        if preface == Preface::Yes {
+            return Next::Http2(session.inbound.take().unwrap_or_else(Buffer::empty));
+        }
+        if let Some(inbound) = &mut session.inbound
+            && preface == Preface::No
+        {
             match h1::request(inbound.bytes(), &mut session.scan, &mut session.request) {
                 Ok(Some(request)) => {
                     inbound.advance(request.head_bytes);

@@ -215,6 +215,7 @@ impl Core {
                 // The pending receive ends with what has arrived, or with the end of the stream.
                 client.transport.shutdown(Shutdown::Read);
             }
+            client.wake();
         }
         self.report_if_drained();
     }

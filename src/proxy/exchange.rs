@@ -3,6 +3,7 @@
 //! Owns the order of the steps and what happens after a failure. Never parses bytes, never picks a server itself.
 //! Read next, in this order: `frontend/trie.rs`, `backend/balancer.rs`, `upstream.rs`, `forward.rs`, `answer.rs`.
 
+use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -14,10 +15,11 @@ use super::body::{self, Upload, UploadEnd};
 use super::connection::Client;
 use super::core::Core;
 use super::failure::{Cause, Failure, Retry, Side, Stage};
-use super::forward::{self, Forwarding};
+use super::forward::{self, Forwarding, ToClient};
 use super::guard::{self, CLIENT_GONE};
 use super::reply::{self, Answer};
 use super::session::Session;
+use super::stream::Stream;
 use super::tunnel;
 use super::upstream::Upstream;
 use crate::backend::balancer::NoServer;
@@ -28,7 +30,7 @@ use crate::frontend::middleware::{self, Middleware, Verdict};
 use crate::frontend::trie::Lookup;
 use crate::http::body::{BodyReader, Framing};
 use crate::http::h1::{Request, Upgrade};
-use crate::http::{FieldId, Head, Span};
+use crate::http::{FieldId, Head, Span, Version};
 use crate::limits::{BODY_INLINE_BYTES, CLIENT_CHECK_INTERVAL, LINGER_TIMEOUT, SEND_STALL_TIMEOUT};
 use crate::reactor::{Buffer, Room};
 use crate::reactor::{Instant, coarse};
@@ -544,6 +546,9 @@ async fn answer(
     request: &Request,
     own: Own<'_>,
 ) -> After {
+    if let Some(stream) = client.transport.stream() {
+        return Box::pin(answer_stream(core, client, stream, session, own)).await;
+    }
     let read = body_is_read(session, request);
     let keep = request.persistent && read && !core.draining();
     let manner = reply::manner(&session.request, keep);
@@ -591,6 +596,72 @@ async fn answer(
         (false, true) => After::last(request),
         (false, false) => After::Linger,
     }
+}
+
+/// As `answer`, over HTTP/2: other streams do not care what becomes of this one.
+async fn answer_stream(
+    core: &Rc<Core>,
+    client: &Client,
+    stream: &Stream,
+    session: &mut Session,
+    own: Own<'_>,
+) -> After {
+    let head = &mut session.answer;
+    let body: Cow<'static, [u8]> = match own {
+        Own::Answer(own) => {
+            reply::begin(own, head);
+            own.body.as_bytes().into()
+        }
+        Own::Instead(own, steps) => {
+            reply::begin(own, head);
+            let (request, scratch) = (&session.request, &mut session.scratch);
+            forward::dress(core, client, steps, request, head, scratch);
+            own.body.as_bytes().into()
+        }
+        Own::Made(own) => {
+            reply::begin_made(&own, head);
+            own.body
+        }
+        Own::Moved => {
+            let (location, method) = (session.scratch.location(), session.request.method());
+            let own = middleware::Answer::page_to(301, location, method);
+            reply::begin_made(&own, head);
+            own.body
+        }
+        Own::Empty => {
+            head.clear();
+            head.set_status(200);
+            Cow::default()
+        }
+    };
+    let to_client = ToClient {
+        version: Version::Http2,
+        content_length: Some(body.len() as u64),
+        chunked: false,
+        close_delimited: false,
+        keep: true,
+    };
+    let ends = body.is_empty() || session.request.method() == b"HEAD";
+    let sent = match forward::answer_stream(core, stream, head, &to_client, coarse(), ends) {
+        Ok(()) if !ends => stream.send(Buffer::with(&body), true, &client.timer).await,
+        sent => sent,
+    };
+    match sent {
+        Ok(()) => After::Keep,
+        Err(_) => After::Close,
+    }
+}
+
+/// Refuses a request over HTTP/2 that could not be read, with the answer that it would get over HTTP/1.1.
+pub(crate) async fn refuse_stream(
+    core: &Rc<Core>,
+    client: &Client,
+    stream: &Stream,
+    session: &mut Session,
+    told: Answer,
+) {
+    client.timer.set(coarse() + SEND_STALL_TIMEOUT);
+    answer_stream(core, client, stream, session, Own::Answer(told)).await;
 }
 
 /// Consumes the request's body if all of it is here. If not, the connection cannot carry another request.

@@ -4,9 +4,12 @@
 //! Hop-by-hop fields were stripped from the head before: what is set here cannot be removed by a client.
 //! Never sends anything.
 
+use std::io;
+
 use super::connection::Client;
 use super::core::Core;
 use super::reply;
+use super::stream::{AnswerHead, Stream};
 use crate::backend::Server;
 use crate::frontend::Scratch;
 use crate::frontend::middleware::{self, Middleware};
@@ -229,6 +232,70 @@ pub(crate) fn answer_head(
     }
     reply::connection(to_client.version, to_client.keep, out);
     encode::end(out);
+}
+
+/// As [`answer_head`], over HTTP/2. `ends` if no body follows.
+///
+/// # Errors
+/// The client has left.
+pub(crate) fn answer_stream(
+    core: &Core,
+    stream: &Stream,
+    answer: &mut Head,
+    to_client: &ToClient,
+    at: Instant,
+    ends: bool,
+) -> io::Result<()> {
+    answer.strip_hop_by_hop();
+    let date = (!answer.has(FieldId::Date)).then(|| {
+        let mut date = Vec::with_capacity(DATE_BYTES);
+        core.date.write(at, &mut date);
+        date
+    });
+    let head = AnswerHead {
+        head: answer,
+        skipped: FRAMING,
+        content_length: to_client.content_length.filter(|_| answer.status != 204),
+        date,
+    };
+    stream.answer(head, ends)
+}
+
+/// Bytes of a date in a field (RFC 9110, 5.6.7).
+const DATE_BYTES: usize = 29;
+
+/// As [`interim_head`], over HTTP/2.
+///
+/// # Errors
+/// The client has left.
+pub(crate) fn interim_stream(stream: &Stream, answer: &mut Head) -> io::Result<()> {
+    answer.strip_hop_by_hop();
+    stream.interim(answer, FRAMING)
+}
+
+/// As [`switching_head`], over HTTP/2, which knows no 101: the stream becomes the tunnel (RFC 8441, 5).
+///
+/// # Errors
+/// The client has left.
+pub(crate) fn tunnel_stream(
+    core: &Core,
+    stream: &Stream,
+    answer: &mut Head,
+    cookie: Option<&[u8]>,
+    at: Instant,
+) -> io::Result<()> {
+    answer.set_status(200);
+    answer.strip_hop_by_hop();
+    answer.remove_named(b"sec-websocket-accept");
+    tell_server(answer, cookie);
+    let to_client = ToClient {
+        version: Version::Http2,
+        content_length: None,
+        chunked: false,
+        close_delimited: false,
+        keep: false,
+    };
+    answer_stream(core, stream, answer, &to_client, at, false)
 }
 
 /// Lets the steps of a frontend change an answer. Last, so that no field of the server takes one of theirs away.

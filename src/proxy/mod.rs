@@ -29,6 +29,8 @@ mod reply;
 mod session;
 #[cfg(test)]
 mod simulation;
+mod stream;
+mod streams;
 mod transport;
 mod tunnel;
 mod upstream;

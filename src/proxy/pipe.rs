@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::transport::Transport;
+use crate::http::h2::meter::Meter;
 use crate::limits::{BUFFER_LARGE_BYTES, BUFFER_SMALL_BYTES, PIPE_BYTES_MAX, SEND_STALL_TIMEOUT};
 use crate::reactor::{Buffer, Room, Timer, coarse};
 
@@ -27,6 +28,8 @@ const ROUNDS_MAX: usize = 4;
 pub(crate) struct Pipe(Rc<Ends>);
 
 struct Ends {
+    /// Counts what is received, where that has a budget.
+    meter: Option<Rc<Meter>>,
     /// Received and not read yet.
     arrived: RefCell<Buffer>,
     /// Something arrived, or the stream ended, since the protocol was polled last.
@@ -117,7 +120,7 @@ async fn receive(ends: &Ends, transport: &Transport) {
         };
         match received {
             Ok(buffer) if buffer.is_empty() => ends.ended.set(Some(Ok(()))),
-            Ok(buffer) => drop(ends.arrived.replace(buffer)),
+            Ok(buffer) => ends.arrive(buffer),
             Err(error) => ends.ended.set(Some(Err(error.kind()))),
         }
         ends.fresh.set(true);
@@ -169,7 +172,17 @@ async fn send(ends: &Ends, transport: &Transport) {
 
 impl Pipe {
     pub(crate) fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// A connection on which what is received is counted.
+    pub(crate) fn metered(meter: Rc<Meter>) -> Self {
+        Self::with(Some(meter))
+    }
+
+    fn with(meter: Option<Rc<Meter>>) -> Self {
         Self(Rc::new(Ends {
+            meter,
             arrived: RefCell::new(Buffer::empty()),
             fresh: Cell::new(false),
             ended: Cell::new(None),
@@ -184,7 +197,7 @@ impl Pipe {
     /// Puts what was received before in front of what will be.
     pub(crate) fn begin_with(&self, received: Buffer) {
         self.0.fresh.set(true);
-        drop(self.0.arrived.replace(received));
+        self.0.arrive(received);
     }
 
     /// No more than a turn's worth waits to be sent: a sender that asks may write on.
@@ -194,6 +207,13 @@ impl Pipe {
 }
 
 impl Ends {
+    fn arrive(&self, buffer: Buffer) {
+        if let Some(meter) = &self.meter {
+            meter.received(buffer.bytes(), coarse().nanoseconds());
+        }
+        drop(self.arrived.replace(buffer));
+    }
+
     fn has_room(&self) -> bool {
         self.leaving_bytes.get() < PIPE_BYTES_MAX
     }

@@ -114,6 +114,21 @@ pub(crate) fn begin(answer: Answer, head: &mut Head) {
     head.clear();
     head.set_status(answer.status);
     head.push_known(FieldId::ContentType, b"text/plain; charset=utf-8");
+    if answer.nosniff {
+        head.push(b"X-Content-Type-Options", b"nosniff");
+    }
+}
+
+/// As [`begin`], for an answer that a middleware made.
+pub(crate) fn begin_made(answer: &middleware::Answer, head: &mut Head) {
+    head.clear();
+    head.set_status(answer.status);
+    if !answer.content_type.is_empty() {
+        head.push_known(FieldId::ContentType, answer.content_type.as_bytes());
+    }
+    for (name, value) in &answer.fields {
+        head.push(name.as_bytes(), value);
+    }
 }
 
 /// Appends an answer whose head is as `begin` and others have left it.

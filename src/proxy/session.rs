@@ -9,7 +9,7 @@ use crate::http::h1::Scan;
 use crate::reactor::{Buffer, Timer};
 
 /// A head that grew beyond this gives its memory back when its connection falls quiet.
-const HEAD_TEXT_KEPT: usize = 16 * 1024;
+pub(crate) const HEAD_TEXT_KEPT: usize = 16 * 1024;
 
 /// See the file's header.
 #[derive(Default)]

@@ -1,4 +1,4 @@
-//! A connection as the proxy uses it: a socket, or a socket with TLS around what it carries.
+//! A connection as the proxy uses it: a socket, a socket with TLS around what it carries, or a stream of HTTP/2 within one.
 //!
 //! Owns the order of sealed records on the wire, and the buffers they pass through. While nothing is under way no buffer
 //! is held, sealed or open. Receiving and sending may be under way at once, one of each, polled by one task; what is
@@ -12,6 +12,7 @@ use std::net::Shutdown;
 use std::task::{Context, Poll};
 
 use super::handshake::Turnstile;
+use super::stream::Stream;
 use crate::limits::{BUFFER_LARGE_BYTES, BUFFER_SMALL_BYTES, LINGER_TIMEOUT};
 use crate::reactor::{Buffer, Peer, Room, Socket, Timer, next_turn, now};
 use crate::tls::{self, Connection};
@@ -29,6 +30,8 @@ pub(crate) enum Transport {
     Plain(Socket),
     /// Boxed: a connection without TLS pays nothing for it.
     Tls(Box<Sealed>),
+    /// Carries bodies and tunnels; heads are not bytes here, and go by [`Transport::stream`].
+    Stream(Box<Stream>),
 }
 
 /// A socket that carries TLS.
@@ -85,15 +88,30 @@ impl Transport {
         Ok(transport)
     }
 
-    fn socket(&self) -> &Socket {
+    /// What carries it: a socket, or a stream, which has none of its own.
+    fn carrier(&self) -> Result<&Socket, &Stream> {
         match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(sealed) => &sealed.socket,
+            Self::Plain(socket) => Ok(socket),
+            Self::Tls(sealed) => Ok(&sealed.socket),
+            Self::Stream(stream) => Err(stream),
+        }
+    }
+
+    /// The stream, where heads do not go as bytes.
+    #[inline]
+    pub(crate) fn stream(&self) -> Option<&Stream> {
+        match self {
+            Self::Stream(stream) => Some(stream),
+            Self::Plain(_) | Self::Tls(_) => None,
         }
     }
 
     pub(crate) fn is_tls(&self) -> bool {
-        matches!(self, Self::Tls(_))
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(_) => true,
+            Self::Stream(stream) => stream.is_tls(),
+        }
     }
 
     pub(crate) async fn recv(&self, room: Room, timer: &Timer) -> io::Result<Buffer> {
@@ -103,6 +121,7 @@ impl Transport {
                 .receive(Wait::Steady, room, timer)
                 .await
                 .map(|plain| plain.unwrap_or_else(Buffer::empty)),
+            Self::Stream(stream) => stream.recv(timer).await,
         }
     }
 
@@ -115,7 +134,7 @@ impl Transport {
     ) -> Option<Poll<io::Result<Buffer>>> {
         match self {
             Self::Plain(socket) => socket.poll_recv(room, context),
-            Self::Tls(_) => None,
+            Self::Tls(_) | Self::Stream(_) => None,
         }
     }
 
@@ -123,6 +142,7 @@ impl Transport {
         match self {
             Self::Plain(socket) => socket.recv_hot(room, timer).await,
             Self::Tls(sealed) => sealed.receive(Wait::Hot, room, timer).await,
+            Self::Stream(stream) => stream.recv(timer).await.map(Some),
         }
     }
 
@@ -133,6 +153,7 @@ impl Transport {
                 .receive(Wait::Patient, room, timer)
                 .await
                 .map(|plain| plain.unwrap_or_else(Buffer::empty)),
+            Self::Stream(stream) => stream.recv(timer).await,
         }
     }
 
@@ -141,7 +162,11 @@ impl Transport {
         if let Self::Tls(sealed) = self {
             sealed.connection.borrow_mut().shrink();
         }
-        self.socket().readable(timer).await
+        match self.carrier() {
+            Ok(socket) => socket.readable(timer).await,
+            // Its receives hold nothing, however long they wait.
+            Err(_) => Ok(()),
+        }
     }
 
     pub(crate) async fn send(&self, buffer: Buffer, timer: &Timer) -> io::Result<()> {
@@ -152,6 +177,7 @@ impl Transport {
                 drop(buffer);
                 sealed.flush(room, timer).await
             }
+            Self::Stream(stream) => stream.send(buffer, false, timer).await,
         }
     }
 
@@ -167,27 +193,41 @@ impl Transport {
                 buffers.clear();
                 sealed.flush(room?, timer).await
             }
+            Self::Stream(stream) => {
+                for buffer in buffers.drain(..) {
+                    stream.send(buffer, false, timer).await?;
+                }
+                Ok(())
+            }
         }
     }
 
     pub(crate) fn peer(&self) -> Peer {
-        self.socket().peer()
+        self.carrier().map_or_else(Stream::peer, Socket::peer)
     }
 
     pub(crate) fn probe_peer(&self) {
-        self.socket().probe_peer();
+        if let Ok(socket) = self.carrier() {
+            socket.probe_peer();
+        }
     }
 
     pub(crate) fn reset_on_close(&self) {
         if let Self::Tls(sealed) = self {
             sealed.broken.set(true);
         }
-        self.socket().reset_on_close();
+        match self.carrier() {
+            Ok(socket) => socket.reset_on_close(),
+            Err(stream) => stream.reset(h2::Reason::INTERNAL_ERROR),
+        }
     }
 
     /// Ends a direction of the socket at once. Of the sending one the peer learns as of something broken: see `finish`.
     pub(crate) fn shutdown(&self, how: Shutdown) {
-        self.socket().shutdown(how);
+        match self.carrier() {
+            Ok(socket) => socket.shutdown(how),
+            Err(stream) => stream.reset(h2::Reason::CANCEL),
+        }
     }
 
     /// Ends the sending direction in order; receiving goes on.
@@ -195,12 +235,18 @@ impl Transport {
         if let Self::Tls(sealed) = self {
             sealed.close().await;
         }
-        self.socket().shutdown(Shutdown::Write);
+        match self.carrier() {
+            Ok(socket) => socket.shutdown(Shutdown::Write),
+            Err(stream) => stream.finish(),
+        }
     }
 
     /// Receives bytes that nobody wants, as they are on the wire.
     pub(crate) async fn discard(&self, timer: &Timer) -> io::Result<usize> {
-        let buffer = self.socket().recv(Room::Small, timer).await?;
+        let buffer = match self.carrier() {
+            Ok(socket) => socket.recv(Room::Small, timer).await?,
+            Err(stream) => stream.recv(timer).await?,
+        };
         Ok(buffer.len())
     }
 }
@@ -402,6 +448,11 @@ impl Sealed {
         };
         self.sending.set(false);
         sent
+    }
+
+    /// The handshake has settled on HTTP/2.
+    pub(crate) fn speaks_h2(&self) -> bool {
+        self.connection.borrow().alpn() == Some(b"h2")
     }
 
     /// Says that nothing more will come, unless the peer is to see that something broke, or the handshake was not over.

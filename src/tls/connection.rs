@@ -66,6 +66,11 @@ impl Connection {
         self.inner.is_handshaking()
     }
 
+    /// The protocol that the handshake has settled on (RFC 7301), if the peer named any.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.inner.alpn_protocol()
+    }
+
     /// The peer waits for what [`Connection::take`] yields. After a handshake of TLS 1.3 nobody does: what is left (a
     /// server's ticket, a client's last message) goes out with the first bytes of the exchange.
     pub fn must_flush(&self) -> bool {

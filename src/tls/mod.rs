@@ -213,7 +213,7 @@ impl Server {
             ),
         };
         let mut config = builder.with_cert_resolver(Arc::new(Resolver::default()));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.ignore_client_order = true;
         config.ticketer = ticketer().map_err(|error| failed(&error))?;
         config.session_storage = Arc::new(NoServerSessionStorage {});

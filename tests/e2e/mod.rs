@@ -14,6 +14,8 @@ mod forwarding;
 mod framing;
 mod garbage;
 mod headers;
+mod http2;
+mod http2_protocol;
 mod idle;
 mod keepalive;
 mod limits;

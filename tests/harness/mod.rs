@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod coreway;
+pub mod h2;
 pub mod origin;
 pub mod tls;
 pub mod wait;

@@ -83,6 +83,7 @@ impl Authority {
             versions: vec![&rustls::version::TLS13, &rustls::version::TLS12],
             provider: aws_lc_rs::default_provider(),
             own: None,
+            protocols: vec![b"http/1.1".to_vec()],
         }
     }
 }
@@ -108,11 +109,21 @@ pub struct Settings {
     versions: Vec<&'static SupportedProtocolVersion>,
     provider: CryptoProvider,
     own: Option<Pair>,
+    protocols: Vec<Vec<u8>>,
 }
 
 impl Settings {
     pub fn only(mut self, version: &'static SupportedProtocolVersion) -> Self {
         self.versions = vec![version];
+        self
+    }
+
+    /// Offers these protocols instead of HTTP/1.1.
+    pub fn speaking(mut self, protocols: &[&str]) -> Self {
+        self.protocols = protocols
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
         self
     }
 
@@ -136,7 +147,7 @@ impl Settings {
                 )
                 .unwrap(),
         };
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = self.protocols;
         Arc::new(config)
     }
 }

@@ -125,12 +125,14 @@ pub fn chunk_size(out: &mut Vec<u8>, bytes: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// What is never sent as a trailer.
+pub const NEVER_TRAILERS: FieldSet =
+    FieldSet::HOP_BY_HOP.union(FieldSet::of(&[FieldId::ContentLength, FieldId::Host]));
+
 /// Writes the last chunk, the trailer lines, and the end of the message.
 pub fn trailers(out: &mut Vec<u8>, trailers: &Head) {
-    const NEVER: FieldSet =
-        FieldSet::HOP_BY_HOP.union(FieldSet::of(&[FieldId::ContentLength, FieldId::Host]));
     out.extend_from_slice(b"0\r\n");
-    fields(out, trailers, NEVER);
+    fields(out, trailers, NEVER_TRAILERS);
     end(out);
 }
 
