@@ -8,6 +8,7 @@ pub mod backend;
 mod breaker;
 mod buffering;
 mod certificate;
+mod error_page;
 mod expression;
 mod frontend;
 mod headers;
@@ -30,6 +31,7 @@ use self::frontend::{Compiler, Routes};
 use self::template::Expressions;
 use crate::backend::BackendId;
 use crate::config::{self, Dynamic, Place, dynamic};
+use crate::frontend::error_page::ErrorPage;
 use crate::frontend::middleware::Middleware;
 use crate::frontend::middleware::rate_limit::RateLimit;
 use crate::frontend::trie::{Entry, Trie};
@@ -129,6 +131,8 @@ pub fn compile(
                     let routes = job.routes(&mut expressions, &mut rejections)?;
                     let middlewares = job.middlewares(&routes, &mut expressions)?;
                     let rate_limit = job.rate_limit(memory)?;
+                    let error_pages =
+                        job.error_pages(written, &mut backends, memory, &mut rejections)?;
                     Ok(Accepted {
                         provider,
                         name,
@@ -138,6 +142,7 @@ pub fn compile(
                         routes,
                         middlewares,
                         rate_limit,
+                        error_pages,
                     })
                 });
             match outcome {
@@ -212,6 +217,7 @@ struct Accepted<'a> {
     routes: Routes,
     middlewares: Box<[Middleware]>,
     rate_limit: Option<Arc<RateLimit>>,
+    error_pages: Box<[ErrorPage]>,
 }
 
 /// Where and why a frontend is left out.
@@ -291,6 +297,51 @@ impl Job<'_> {
             .id(key, backend, world, memory)
             .map(BackendId)
             .map_err(|error| self.refuse(error))
+    }
+
+    /// The error pages, without those whose backend is of no use.
+    fn error_pages(
+        &self,
+        written: &Dynamic,
+        backends: &mut Backends,
+        memory: &mut Memory,
+        rejections: &mut Vec<Rejection>,
+    ) -> Result<Box<[ErrorPage]>, Refusal> {
+        let mut pages = Vec::with_capacity(self.frontend.errors.len());
+        for (name, page) in &self.frontend.errors {
+            let statuses = error_page::statuses(page).map_err(|why| {
+                let why = format!("{why}. Skipping frontend {}...", self.name);
+                (page.place.clone(), why)
+            })?;
+            let backend = match written.backends.get(&page.backend) {
+                _ if page.backend == self.frontend.backend => {
+                    Err("is the frontend's own".to_owned())
+                }
+                None => Err("is not defined".to_owned()),
+                Some(backend) => {
+                    let key = (self.provider.to_owned(), page.backend.clone());
+                    backends
+                        .id(key, backend, self.world, memory)
+                        .map_err(|error| format!("cannot be used: {error}"))
+                }
+            };
+            match backend {
+                Ok(backend) => pages.push(ErrorPage {
+                    statuses,
+                    backend: BackendId(backend),
+                    query: page.query.strip_prefix('/').unwrap_or(&page.query).into(),
+                }),
+                Err(why) => rejections.push(Rejection {
+                    place: page.place.clone(),
+                    severity: Severity::Warning,
+                    message: format!(
+                        "errors: {name} of frontend {} is left out: backend '{}' {why}",
+                        self.name, page.backend
+                    ),
+                }),
+            }
+        }
+        Ok(pages.into())
     }
 
     fn routes(
@@ -381,6 +432,7 @@ fn assemble(
             modifiers: one.routes.modifiers,
             middlewares: one.middlewares,
             rate_limit: one.rate_limit,
+            error_pages: one.error_pages,
         });
     }
     Snapshot {

@@ -154,7 +154,7 @@ options! {
         "whiteList" white_list: Option<WhiteList>,
         /// Header fields to set, and security headers.
         "headers" headers: Option<Headers>,
-        /// Pages to show instead of errors, by name.
+        /// Pages to show instead of errors, by name; the first by name that covers the status.
         "errors" errors: BTreeMap<String, ErrorPage>,
         /// How often it may be used.
         "ratelimit" ratelimit: Option<RateLimit>,
@@ -320,11 +320,11 @@ options! {
     /// A page to show instead of an error.
     pub struct ErrorPage {
         place;
-        /// Codes and ranges it is for, such as `500-599`.
+        /// Codes and ranges it is for, such as `404` or `500-599`, of servers' answers and of our own.
         "status" status: Vec<String>,
-        /// Backend that has the page.
+        /// Backend that has the page, of the same provider; not the frontend's own.
         "backend" backend: String,
-        /// Its path; `{status}` stands for the code.
+        /// Its path and query; `{status}` stands for the code. Empty: `/`.
         "query" query: String,
     }
 

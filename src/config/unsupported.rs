@@ -120,10 +120,6 @@ pub(super) const ROWS: &[Row] = &[
         "frontends.*.passTLSCert",
         "is not supported; servers are shown no certificate",
     ),
-    ignored(
-        "frontends.*.errors",
-        "is not supported yet; errors are shown as they are",
-    ),
     // Backends and certificates.
     Row {
         option: "backends.*.servers.*.url",

@@ -5,6 +5,7 @@
 //! Never does I/O, never sees `config`: `compile` builds these values.
 //! Read next: `trie.rs`.
 
+pub mod error_page;
 pub mod escape;
 pub mod matcher;
 pub mod middleware;
@@ -13,6 +14,7 @@ pub mod trie;
 
 use std::sync::Arc;
 
+use self::error_page::ErrorPage;
 use self::middleware::Middleware;
 use self::middleware::rate_limit::RateLimit;
 use crate::backend::BackendId;
@@ -34,6 +36,16 @@ pub struct Frontend {
     pub middlewares: Box<[Middleware]>,
     /// How often it may be used: asked last, when a server is about to be.
     pub rate_limit: Option<Arc<RateLimit>>,
+    /// In the order of their names: the first that covers a status stands for the answer.
+    pub error_pages: Box<[ErrorPage]>,
+}
+
+impl Frontend {
+    /// The page that stands for an answer with this status.
+    #[inline]
+    pub fn page_for(&self, status: u16) -> Option<&ErrorPage> {
+        self.error_pages.iter().find(|page| page.covers(status))
+    }
 }
 
 /// Room for the bytes that a lookup and the modifiers make, owned by the caller so that a warm request allocates

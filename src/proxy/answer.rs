@@ -15,10 +15,10 @@ use super::connection::Client;
 use super::core::Core;
 use super::failure::{Cause, Failure, Retry, Stage};
 use super::forward::{self, ToClient};
+use super::page::Instead;
 use super::stream::Stream;
 use super::upstream::Upstream;
-use crate::frontend::Scratch;
-use crate::frontend::middleware::Middleware;
+use crate::frontend::{Frontend, Scratch};
 use crate::http::body::{BodyReader, Framing};
 use crate::http::h1::encode;
 use crate::http::h1::{self, Asked, Request, Response, ResponseError, Scan, Upgrade};
@@ -38,8 +38,9 @@ pub(crate) struct Answering<'a> {
     pub(crate) request: &'a Request,
     pub(crate) head: &'a Head,
     pub(crate) answer: &'a mut Head,
-    /// Of the frontend.
-    pub(crate) steps: &'a [Middleware],
+    pub(crate) frontend: &'a Frontend,
+    /// It is an error page.
+    pub(crate) instead: Option<&'a mut Instead>,
     /// What `Set-Cookie` tells the client of its server.
     pub(crate) cookie: Option<&'a [u8]>,
     pub(crate) scratch: &'a mut Scratch,
@@ -75,7 +76,7 @@ pub(crate) async fn relay(
     upstream: &mut Upstream,
     answering: &mut Answering<'_>,
 ) -> Result<End, Failure> {
-    let (mut piece, response) = head(core, client, upstream, answering).await?;
+    let (mut piece, mut response) = head(core, client, upstream, answering).await?;
     answering.upload.answered();
     let stream = client.transport.stream();
     let mut out = match stream {
@@ -97,16 +98,31 @@ pub(crate) async fn relay(
             Err(_) => End::Cut,
         });
     }
+    match &mut answering.instead {
+        Some(instead) => instead.take_over(answering.answer, &mut response),
+        None if answering
+            .frontend
+            .page_for(answering.answer.status)
+            .is_some() =>
+        {
+            return Err(discard(piece, &response, answering));
+        }
+        None => {}
+    }
+    let unread = answering
+        .instead
+        .as_ref()
+        .is_some_and(|instead| instead.unread);
     let to_client = ToClient::of(
         answering.head.version,
         &response,
-        answering.request.persistent && !core.draining(),
+        answering.request.persistent && !unread && !core.draining(),
     );
     answering.answer.strip_hop_by_hop();
     forward::dress(
         core,
         client,
-        answering.steps,
+        &answering.frontend.middlewares,
         answering.head,
         answering.answer,
         answering.scratch,
@@ -263,6 +279,20 @@ async fn pass_on(
         stream.finish_with(answering.trailers)?;
     }
     Ok(())
+}
+
+/// Lets go of an answer that an error page stands for. `piece` came behind its head.
+fn discard(mut piece: Buffer, response: &Response, answering: &mut Answering<'_>) -> Failure {
+    let mut reader = BodyReader::new(response.framing);
+    let ended = match reader.decode(piece.bytes_mut(), answering.trailers) {
+        Ok(decoded) => decoded.finished && decoded.consumed == piece.len(),
+        Err(_) => false,
+    };
+    let cause = Cause::Discarded {
+        status: answering.answer.status,
+        whole: ended && response.persistent && !answering.upload.running(),
+    };
+    Failure::server(Stage::Answer, Retry::Never, cause)
 }
 
 /// Ends a broken answer so that the client sees that it is broken.

@@ -304,6 +304,7 @@ async fn next_request(
                 Ok(Some(request)) => {
                     inbound.advance(request.head_bytes);
                     session.body_begun = false;
+                    session.body_ended = false;
                     return Next::Request(request);
                 }
                 Ok(None) => {}

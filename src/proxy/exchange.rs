@@ -17,6 +17,7 @@ use super::core::Core;
 use super::failure::{Cause, Failure, Retry, Side, Stage};
 use super::forward::{self, Forwarding, ToClient};
 use super::guard::{self, CLIENT_GONE};
+use super::page;
 use super::reply::{self, Answer};
 use super::session::Session;
 use super::stream::Stream;
@@ -26,6 +27,7 @@ use crate::backend::balancer::NoServer;
 use crate::backend::limit::{Full, Place};
 use crate::backend::{Backend, Choice, Scheme, Server, ServerId};
 use crate::frontend::Frontend;
+use crate::frontend::error_page::ErrorPage;
 use crate::frontend::middleware::{self, Middleware, Verdict};
 use crate::frontend::trie::Lookup;
 use crate::http::body::{BodyReader, Framing};
@@ -34,6 +36,7 @@ use crate::http::{FieldId, Head, Span, Version};
 use crate::limits::{BODY_INLINE_BYTES, CLIENT_CHECK_INTERVAL, LINGER_TIMEOUT, SEND_STALL_TIMEOUT};
 use crate::reactor::{Buffer, Room};
 use crate::reactor::{Instant, coarse};
+use crate::snapshot::Snapshot;
 use std::net::Shutdown;
 
 /// What becomes of the client's connection.
@@ -115,48 +118,121 @@ pub(crate) async fn run(
         )
         .await;
     }
-    if !frontend.middlewares.is_empty()
-        && let Some(refusal) = middlewares(core, client, session, &frontend.middlewares).await
-    {
-        return answer(core, client, session, request, Own::Made(refusal)).await;
-    }
-    let backend = snapshot.backend(frontend.backend);
-    let Some(watch) = guard::admit(backend, at) else {
-        let own = Own::Answer(reply::UNAVAILABLE);
-        return answer(core, client, session, request, own).await;
+    let own = match within(core, client, session, request, &snapshot, frontend, at).await {
+        Ok(after) => return after,
+        Err(own) => own,
     };
-    let after = serve(core, client, session, request, frontend, backend, at).await;
-    watch.ended(core, backend, session.answer.status);
-    after
+    let status = own.status();
+    match frontend.page_for(status) {
+        // Boxed: an exchange that needs no page does not carry the room for one.
+        Some(page) => {
+            let page = (page, status);
+            Box::pin(show(
+                core, client, session, request, &snapshot, frontend, page, at,
+            ))
+            .await
+        }
+        None => answer(core, client, session, request, own).await,
+    }
 }
 
-/// What the backend's circuit breaker sees as one: limits, then the servers. Leaves the status that the client was told
-/// in the head of the answer.
-async fn serve(
+/// The exchange from its frontend on, up to what error pages may stand for. The error is an answer of ours.
+async fn within<'a>(
     core: &Rc<Core>,
     client: &Client,
     session: &mut Session,
     request: &Request,
-    frontend: &Frontend,
+    snapshot: &Snapshot,
+    frontend: &'a Frontend,
+    at: Instant,
+) -> Result<After, Own<'a>> {
+    if !frontend.middlewares.is_empty()
+        && let Some(refusal) = middlewares(core, client, session, &frontend.middlewares).await
+    {
+        return Err(Own::Made(refusal));
+    }
+    let backend = snapshot.backend(frontend.backend);
+    serve(core, client, session, request, frontend, backend, at).await
+}
+
+/// What a backend does for a request: its circuit breaker is asked, and sees the rest as one.
+async fn serve<'a>(
+    core: &Rc<Core>,
+    client: &Client,
+    session: &mut Session,
+    request: &Request,
+    frontend: &'a Frontend,
     backend: &Backend,
     at: Instant,
-) -> After {
-    // Held to the end of the exchange, however it ends, and of the tunnel that it may become.
-    let _place = match enter(client, session, backend) {
-        Ok(place) => place,
-        Err(refusal) => {
-            return answer(core, client, session, request, Own::Made(refusal)).await;
-        }
+) -> Result<After, Own<'a>> {
+    let Some(watch) = guard::admit(backend, at) else {
+        return Err(Own::Answer(reply::UNAVAILABLE));
     };
+    let served = limited(core, client, session, request, frontend, backend, at).await;
+    let status = match &served {
+        Ok(_) => page::status_of_server(session),
+        Err(own) => own.status(),
+    };
+    watch.ended(core, backend, status);
+    served
+}
+
+/// Within the limits, the servers. What is relayed leaves its status in the head of the answer.
+async fn limited<'a>(
+    core: &Rc<Core>,
+    client: &Client,
+    session: &mut Session,
+    request: &Request,
+    frontend: &'a Frontend,
+    backend: &Backend,
+    at: Instant,
+) -> Result<After, Own<'a>> {
+    // Held to the end of the exchange, however it ends, and of the tunnel that it may become.
+    let _place = enter(client, session, backend).map_err(Own::Made)?;
     if let Some(limit) = &frontend.rate_limit
+        && session.instead.is_none()
         && let Err(exceeded) = limit.take(&session.request, client.ip, at.nanoseconds())
     {
-        let refusal = Own::Made(exceeded.answer());
-        return answer(core, client, session, request, refusal).await;
+        return Err(Own::Made(exceeded.answer()));
     }
     match ask(core, client, session, request, frontend, backend, at).await {
+        Ok(after) => Ok(after),
+        Err(failure) => failed(core, session, frontend, &failure),
+    }
+}
+
+/// Answers with a page of another backend instead of what there was, under the status that this had.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the story's whole cast; a struct would only be taken apart here"
+)]
+async fn show(
+    core: &Rc<Core>,
+    client: &Client,
+    session: &mut Session,
+    request: &Request,
+    snapshot: &Snapshot,
+    frontend: &Frontend,
+    (page, status): (&ErrorPage, u16),
+    at: Instant,
+) -> After {
+    let read = body_is_read(session, request);
+    let method_was_head = session.request.method() == b"HEAD";
+    let request = page::request(page, status, session, request, !read);
+    let backend = snapshot.backend(page.backend);
+    let shown = serve(core, client, session, &request, frontend, backend, at).await;
+    session.instead = None;
+    match shown {
         Ok(after) => after,
-        Err(failure) => fail(core, client, session, request, frontend, &failure).await,
+        // There is no page: what is said of that stands in its place, as in the reference.
+        Err(own) => {
+            if method_was_head {
+                session.request.set_method(b"HEAD");
+            }
+            session.body_ended = read;
+            session.body_begun = !read;
+            answer(core, client, session, &request, own.under(status)).await
+        }
     }
 }
 
@@ -302,6 +378,7 @@ async fn attempt(
         server,
         expect: body == Body::Streamed,
         upgrade,
+        is_page: session.instead.is_some(),
         introduction: &session.introduction,
     };
     forward::request_head(core, client, &session.request, &forwarding, out.vec_mut());
@@ -331,6 +408,8 @@ async fn attempt(
         watch,
         upload,
         sends,
+        body_ended,
+        instead,
         ..
     } = session;
     let uploading = Upload::new(body == Body::Streamed, request.expect_continue);
@@ -338,7 +417,8 @@ async fn attempt(
         request,
         head,
         answer,
-        steps: &frontend.middlewares,
+        frontend,
+        instead: instead.as_mut(),
         cookie,
         scratch,
         trailers: answer_trailers,
@@ -377,6 +457,7 @@ async fn attempt(
                     server_side.shutdown(Shutdown::Both);
                 }
                 uploaded = Some(end);
+                *body_ended = end == UploadEnd::Done;
                 uploading.ended();
                 if answered.is_pending() {
                     answered = answer_task.as_mut().poll(cx);
@@ -403,7 +484,7 @@ async fn attempt(
             (Err(_), Some(UploadEnd::TooSlow)) => {
                 return Err(Failure::client(Stage::Send, Cause::ClientSlow));
             }
-            (end, Some(UploadEnd::Done)) => end?,
+            (end, Some(UploadEnd::Done)) => end,
             // The answer is complete, but where the client's body ends is not known.
             (end, _) => {
                 return Ok(match end? {
@@ -413,7 +494,16 @@ async fn attempt(
             }
         }
     } else {
-        answer::relay(core, client, &mut upstream, &mut answering).await?
+        answer::relay(core, client, &mut upstream, &mut answering).await
+    };
+    let end = match end {
+        Ok(end) => end,
+        Err(failure) => {
+            if let Cause::Discarded { whole: true, .. } = failure.cause {
+                keep(core, upstream).await;
+            }
+            return Err(failure);
+        }
     };
     if let (Body::Inline(bytes), Some(inbound)) = (body, inbound.as_mut()) {
         inbound.advance(bytes);
@@ -488,16 +578,15 @@ fn is_idempotent(request: &Head) -> bool {
     )
 }
 
-/// Tells the client, if there is one, and the log.
-async fn fail(
-    core: &Rc<Core>,
-    client: &Client,
+/// What the client is told of a failure, if there is one; the log is told here.
+fn failed<'a>(
+    core: &Core,
     session: &mut Session,
-    request: &Request,
-    frontend: &Frontend,
+    frontend: &'a Frontend,
     failure: &Failure,
-) -> After {
+) -> Result<After, Own<'a>> {
     match failure.side {
+        _ if matches!(failure.cause, Cause::Discarded { .. }) => {}
         Side::Client => {
             core.counters.failures_client.add(1);
             tracing::debug!("frontend {}: {failure}", frontend.name);
@@ -512,17 +601,12 @@ async fn fail(
         }
     }
     match (reply::of_failure(failure), &failure.cause) {
-        (Some(told), Cause::NoServer) => {
-            answer(core, client, session, request, Own::Answer(told)).await
-        }
+        (Some(told), Cause::NoServer) => Err(Own::Answer(told)),
         // It stands for the answer of a server, so it gets the fields that one would get.
-        (Some(told), _) => {
-            let own = Own::Instead(told, &frontend.middlewares);
-            answer(core, client, session, request, own).await
-        }
+        (Some(told), _) => Err(Own::Instead(told, &frontend.middlewares)),
         (None, _) => {
             session.answer.set_status(CLIENT_GONE);
-            After::Close
+            Ok(After::Close)
         }
     }
 }
@@ -537,6 +621,27 @@ enum Own<'a> {
     /// 301 to the location that the lookup left in the session.
     Moved,
     Empty,
+}
+
+impl Own<'_> {
+    fn status(&self) -> u16 {
+        match self {
+            Self::Answer(own) | Self::Instead(own, _) => own.status,
+            Self::Made(own) => own.status,
+            Self::Moved => 301,
+            Self::Empty => 200,
+        }
+    }
+
+    /// The same with another status.
+    fn under(mut self, status: u16) -> Self {
+        match &mut self {
+            Self::Answer(own) | Self::Instead(own, _) => own.status = status,
+            Self::Made(own) => own.status = status,
+            Self::Moved | Self::Empty => {}
+        }
+        self
+    }
 }
 
 async fn answer(
@@ -666,11 +771,11 @@ pub(crate) async fn refuse_stream(
 
 /// Consumes the request's body if all of it is here. If not, the connection cannot carry another request.
 fn body_is_read(session: &mut Session, request: &Request) -> bool {
+    if session.body_begun {
+        return session.body_ended;
+    }
     if request.framing == Framing::None {
         return true;
-    }
-    if session.body_begun {
-        return false;
     }
     let Some(inbound) = &mut session.inbound else {
         return false;

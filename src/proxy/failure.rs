@@ -57,6 +57,12 @@ pub(crate) enum Cause {
     Closed,
     /// What the server sent is not an answer.
     Malformed(ResponseError),
+    /// An error page stands for the server's answer, which had this status.
+    Discarded {
+        status: u16,
+        /// All of it was here: the connection can be used again.
+        whole: bool,
+    },
     /// The client left.
     ClientGone,
     /// The client's body is not what its framing says.
@@ -128,6 +134,7 @@ impl fmt::Display for Failure {
             Cause::TimedOut => f.write_str("timed out"),
             Cause::Closed => f.write_str("connection closed too early"),
             Cause::Malformed(error) => write!(f, "not a valid answer: {error:?}"),
+            Cause::Discarded { status, .. } => write!(f, "answered {status}"),
             Cause::ClientGone => f.write_str("the client left"),
             Cause::ClientBody => f.write_str("the body of the request is malformed"),
             Cause::ClientSlow => f.write_str("the body of the request came too slowly"),

@@ -29,6 +29,8 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) expect: bool,
     /// The protocol that the client asks to switch to.
     pub(crate) upgrade: Option<Span>,
+    /// It asks for an error page.
+    pub(crate) is_page: bool,
     /// Written by [`introduce`].
     pub(crate) introduction: &'a [u8],
 }
@@ -47,11 +49,12 @@ pub(crate) fn request_head(
         server,
         expect,
         upgrade,
+        is_page,
         introduction,
     } = *forwarding;
     encode::request_line(out, head.method(), head.target());
     let authority = head.authority();
-    let host = if pass_host && !authority.is_empty() {
+    let host = if pass_host && !is_page && !authority.is_empty() {
         authority
     } else {
         &server.authority
@@ -66,7 +69,9 @@ pub(crate) fn request_head(
         skipped.insert(FieldId::Expect);
     }
     encode::fields(out, head, skipped);
-    if client.trusted && head.has_any(SAID_OF_A_CLIENT) {
+    if is_page {
+        introduce_page(core, authority, out);
+    } else if client.trusted && head.has_any(SAID_OF_A_CLIENT) {
         forwarded(core, client, head, out);
     } else {
         out.extend_from_slice(introduction);
@@ -131,6 +136,18 @@ pub(crate) fn introduce(core: &Core, client: &Client, out: &mut Vec<u8>) {
         b"X-Forwarded-Server",
         core.settings.host_name.as_bytes(),
     );
+}
+
+/// What a server is told when it is asked for an error page: by nobody in particular (spec frontends 8).
+fn introduce_page(core: &Core, authority: &[u8], out: &mut Vec<u8>) {
+    encode::field(out, b"X-Forwarded-Proto", b"http");
+    encode::field(
+        out,
+        b"X-Forwarded-Server",
+        core.settings.host_name.as_bytes(),
+    );
+    encode::field(out, b"X-Forwarded-Host", authority);
+    encode::field(out, b"X-Forwarded-Port", b"80");
 }
 
 /// What we say of a trusted client, which is believed where it says something already.

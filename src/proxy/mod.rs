@@ -18,6 +18,7 @@ mod handshake;
 mod hashing;
 mod incoming;
 mod listen;
+mod page;
 #[expect(
     dead_code,
     reason = "the connections over HTTP/2 that use it are built on it"

@@ -48,6 +48,10 @@ pub(crate) fn of_failure(failure: &Failure) -> Option<Answer> {
         Cause::Unresolved | Cause::Io(_) | Cause::Tls(_) | Cause::Closed | Cause::Malformed(_) => {
             text(502, "Bad Gateway")
         }
+        // No page covers it any more: the status alone is left of it.
+        Cause::Discarded { status, .. } => {
+            text(*status, encode::reason(*status).unwrap_or_default())
+        }
         Cause::ClientBody => BAD_REQUEST,
         Cause::ClientSlow => REQUEST_TIMEOUT,
         Cause::ClientGone => return None,

@@ -3,6 +3,7 @@
 //! Borrowed from the core while a client is active and given back when it falls quiet, so an idle connection holds none
 //! of it and a busy one allocates nothing.
 
+use super::page::Instead;
 use crate::frontend::Scratch;
 use crate::http::Head;
 use crate::http::h1::Scan;
@@ -20,6 +21,10 @@ pub(crate) struct Session {
     pub(crate) scan: Scan,
     /// Part of the request's body was consumed: what is left in `inbound` is not its beginning.
     pub(crate) body_begun: bool,
+    /// All of it was consumed: what is left in `inbound` is the next request.
+    pub(crate) body_ended: bool,
+    /// The answer under way is an error page.
+    pub(crate) instead: Option<Instead>,
     pub(crate) request: Head,
     pub(crate) answer: Head,
     /// Trailers of the request, then of the answer.
@@ -42,6 +47,8 @@ impl Session {
         self.inbound = None;
         self.scan = Scan::default();
         self.body_begun = false;
+        self.body_ended = false;
+        self.instead = None;
         for head in [
             &mut self.request,
             &mut self.answer,

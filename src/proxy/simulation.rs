@@ -510,6 +510,7 @@ fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapsh
             modifiers: Modifiers::default(),
             middlewares: Box::default(),
             rate_limit: None,
+            error_pages: Box::default(),
         }],
         backends: vec![Backend {
             name: "origins".to_owned(),

@@ -8,6 +8,7 @@ mod breaker;
 mod client_gone;
 mod demo;
 mod drain;
+mod error_pages;
 mod exhaustion;
 mod flags;
 mod forwarding;
