@@ -172,6 +172,22 @@ pub const FIELD_NAMES_INDEXED_MAX: usize = 16;
 /// taken as they are needed.
 pub const RATE_KEYS_MAX: usize = 65_536;
 
+/// Time for one health check, redirects included (spec backends 7).
+pub const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Redirects that a health check follows; one more is a failure, as in the reference.
+pub const HEALTH_CHECK_REDIRECTS_MAX: usize = 10;
+
+/// The shortest time between two health checks of a server: a slip of a unit must not flood it.
+pub const HEALTH_CHECK_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// Health checks under way at once, where there are file descriptors for as many: 10,000 servers that answer nothing are
+/// asked every 30 seconds.
+pub const HEALTH_CHECKS_MAX: usize = 2048;
+
+/// Time between the first checks of servers that came with one configuration, where their interval is long enough.
+pub const HEALTH_CHECK_SPACING: Duration = Duration::from_millis(5);
+
 /// Places for keys that have exchanges under way at one backend with `maxConn`: 8 bytes each, taken as they are needed.
 /// Many more than exchanges, since keys share sets of eight places and a key that finds none is refused.
 pub const CONNECTION_KEYS_MAX: usize = 524_288;
@@ -215,6 +231,10 @@ const _: () = assert!(HASHES_PER_CLIENT_MAX * 2 <= HASHES_WAITING_MAX);
 const _: () = assert!(
     PROVIDED_SMALL.is_power_of_two() && PROVIDED_LARGE.is_power_of_two(),
     "the kernel counts places by a mask"
+);
+const _: () = assert!(
+    HEALTH_CHECKS_MAX as u64 >= 10_000 * HEALTH_CHECK_TIMEOUT.as_secs() / 30,
+    "a round of checks that all time out fits an interval"
 );
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(H2_STREAM_WINDOW_BYTES <= H2_CONNECTION_WINDOW_BYTES);

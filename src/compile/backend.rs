@@ -9,7 +9,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{World, breaker, buffering, sticky};
+use super::health::{self, Check, Question};
+use super::{Rejection, World, breaker, buffering, sticky};
 use crate::backend::availability::{Availability, Changes};
 use crate::backend::breaker::Breaker;
 use crate::backend::key::Source;
@@ -45,6 +46,8 @@ pub enum BackendError {
     MaxConnBy(String),
     /// What is wrong with the expression of its circuit breaker.
     Breaker(String),
+    /// A sentence about `healthCheck`.
+    HealthCheck(String),
     /// A sentence about `buffering`.
     Buffering(String),
 }
@@ -55,7 +58,7 @@ impl fmt::Display for BackendError {
             Self::Url { url, why } => write!(f, "error parsing server URL {url}: {why}"),
             Self::NegativeMaxConn => f.write_str("maxConn: amount should be >= 0"),
             Self::MaxConnBy(text) => write!(f, "maxConn: unsupported limiting variable: '{text}'"),
-            Self::Breaker(why) => f.write_str(why),
+            Self::HealthCheck(why) | Self::Breaker(why) => f.write_str(why),
             Self::Buffering(why) => f.write_str(why),
             Self::NegativeWeight => f.write_str("Weight should be >= 0"),
         }
@@ -374,6 +377,9 @@ pub(super) struct Backends {
     pub(super) names: Vec<BackendName>,
     ids: HashMap<BackendName, Result<u32, BackendError>>,
     pub(super) host_names: BTreeSet<String>,
+    pub(super) checks: Vec<Check>,
+    /// Of options for which something else stands.
+    pub(super) rejections: Vec<Rejection>,
 }
 
 impl Backends {
@@ -452,7 +458,15 @@ impl Backends {
                     availability,
                 }
             })
-            .collect();
+            .collect::<Vec<_>>();
+        let question = match &written.health_check {
+            Some(check) => {
+                let default = world.health_interval;
+                health::question(&name.1, check, default, &mut self.rejections)
+                    .map_err(BackendError::HealthCheck)?
+            }
+            None => None,
+        };
         let identities = parsed
             .iter()
             .map(|(_, _, _, identity, _)| identity.clone())
@@ -464,12 +478,26 @@ impl Backends {
         let buffering = buffering.transpose().map_err(BackendError::Buffering)?;
         let urls: Vec<&str> = parsed.iter().map(|(_, server, ..)| &*server.url).collect();
         let sticky = sticky::compile(&name.1, written.load_balancer.as_ref(), &urls);
-        let weights = parsed.iter().map(|(.., weight)| *weight).collect();
+        let weights: Box<[u32]> = parsed.iter().map(|(.., weight)| *weight).collect();
         let definition = parsed
             .into_iter()
             .map(|(_, _, _, identity, weight)| (identity, weight))
             .collect();
         memory.shards(name, definition, world.cores.max(1));
+
+        if let Some(question) = question {
+            let checks = servers.iter().zip(&weights).map(|(server, weight)| Check {
+                backend: name.1.clone(),
+                weight: *weight,
+                availability: Arc::clone(&server.availability),
+                addresses: server.addresses.iter().map(SocketAddr::ip).collect(),
+                question: Question {
+                    server: server.url.clone(),
+                    ..question.clone()
+                },
+            });
+            self.checks.extend(checks);
+        }
 
         let id = u32::try_from(self.compiled.len())
             .expect("a configuration has fewer than 2^32 backends");

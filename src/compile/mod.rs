@@ -12,6 +12,7 @@ mod error_page;
 mod expression;
 mod frontend;
 mod headers;
+pub mod health;
 mod middleware;
 mod redirect;
 pub mod rule;
@@ -25,9 +26,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use self::backend::{Backends, ServerUrl};
 use self::frontend::{Compiler, Routes};
+use self::health::Check;
 use self::template::Expressions;
 use crate::backend::BackendId;
 use crate::config::{self, Dynamic, Place, dynamic};
@@ -85,6 +88,8 @@ pub struct World {
     pub addresses: BTreeMap<String, Vec<IpAddr>>,
     /// What is in the files that frontends name, from [`files`]. One that is not there has no entry.
     pub files: BTreeMap<String, Result<Vec<u8>, String>>,
+    /// Time between two health checks where a backend sets none.
+    pub health_interval: Duration,
     /// Snapshots to make, at least 1.
     pub cores: usize,
 }
@@ -95,6 +100,8 @@ pub struct Compiled {
     /// One for each core, in order. Their `generation` is one more than that of the call before.
     pub snapshots: Vec<Snapshot>,
     pub rejections: Vec<Rejection>,
+    /// Servers to ask whether they work.
+    pub checks: Vec<Check>,
     /// Host names of servers that are served, lower case: those to resolve again from time to time.
     pub host_names: BTreeSet<String>,
 }
@@ -169,9 +176,11 @@ pub fn compile(
     let mut first = assemble(accepted, &backends, world, memory.generation, pools_retired);
     first.tls = certificate::dynamic(providers, world, &mut rejections);
     let snapshots = spread(first, &backends, world, memory);
+    rejections.append(&mut backends.rejections);
     Compiled {
         snapshots,
         rejections,
+        checks: backends.checks,
         host_names: backends.host_names,
     }
 }

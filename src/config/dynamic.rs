@@ -91,7 +91,7 @@ options! {
     /// Asking each server whether it works.
     pub struct HealthCheck {
         place;
-        /// Path to ask for; empty checks nothing.
+        /// Path to ask for, with a query if one is wanted; empty checks nothing. See [servers.md](servers.md#health-checks).
         "path" path: String,
         /// Time between checks as Go text such as `10s`. Empty: `healthCheck.interval` of the static configuration.
         "interval" interval: String,

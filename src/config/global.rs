@@ -150,7 +150,7 @@ options! {
 
     /// Defaults of health checks.
     pub struct HealthCheckDefaults {
-        /// Time between two checks.
+        /// Time between two checks of a server; 0 is 30 s.
         "interval" interval: Duration = Duration::from_secs(30),
     }
 

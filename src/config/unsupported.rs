@@ -80,10 +80,6 @@ pub(super) const ROWS: &[Row] = &[
     ignored("sendAnonymousUsage", "has no effect: Coreway sends nothing"),
     ignored("constraints", "has no effect: no provider here has tags"),
     ignored(
-        "healthCheck",
-        "is not supported yet; every server counts as healthy",
-    ),
-    ignored(
         "hostResolver",
         "is not supported yet; rules match the host that was asked for",
     ),
@@ -136,10 +132,6 @@ pub(super) const ROWS: &[Row] = &[
         unsafe_to_ignore: None,
         needs: |method| method.eq_ignore_ascii_case("drr"),
     },
-    ignored(
-        "backends.*.healthCheck",
-        "is not supported yet; every server counts as healthy",
-    ),
     ignored(
         "backends.*.buffering",
         "is not supported yet; nothing is held whole, and sizes are not limited",

@@ -6,6 +6,7 @@
 
 pub mod files;
 pub mod hashing;
+pub mod health;
 pub mod lifecycle;
 pub mod merge;
 pub mod publish;
@@ -25,6 +26,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use crate::compile::{self, Memory, Rejection, Severity, World};
+use crate::config::global::HealthCheckDefaults;
 use crate::config::{Dynamic, Global};
 use crate::mailbox::{MailboxSender, Report};
 use crate::provider::{Update, file};
@@ -32,6 +34,7 @@ use crate::settings::Settings;
 use crate::telemetry::log::Log;
 
 use files::Files;
+use health::Health;
 use lifecycle::{Asked, Signals};
 use merge::Merged;
 use publish::Publisher;
@@ -121,6 +124,7 @@ async fn serve(start: Start) -> io::Result<Ended> {
             Some(update) = updated.recv() => control.gather(update),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => control.take_due(),
             is_changed = control.resolver.answer() => control.names_answered(is_changed),
+            () = control.health.answer() => {}
             Some(said) = heard.recv() => control.hear(said),
             asked = signals.next() => match asked {
                 Asked::Stop => break Ended::Asked,
@@ -131,6 +135,7 @@ async fn serve(start: Start) -> io::Result<Ended> {
                 control.publisher.deliver();
                 control.resolver.ask_again(Instant::now());
                 control.look_at_files(Instant::now());
+                control.health.ask_due(Instant::now());
                 if let Some(dead) = cores.iter().position(|core| core.thread.is_finished()) {
                     error!("Core {dead} has died; stopping, so that the service manager starts a whole server again");
                     break Ended::CoreLost;
@@ -207,13 +212,14 @@ struct Control {
     merged: Merged,
     resolver: Resolver,
     files: Files,
+    health: Health,
     /// A configuration waits until this time for the addresses of its host names.
     names_until: Option<Instant>,
     publisher: Publisher,
 }
 
 impl Control {
-    fn new(global: &Global, settings: &Settings, cores: &[CoreLink]) -> Self {
+    fn new(global: &Global, settings: &Arc<Settings>, cores: &[CoreLink]) -> Self {
         let written = |name: &String| {
             global
                 .entry_points
@@ -238,6 +244,9 @@ impl Control {
                 allow_min_weight_zero: global.allow_min_weight_zero,
                 addresses: BTreeMap::new(),
                 files: BTreeMap::new(),
+                health_interval: Some(global.health_check.interval)
+                    .filter(|interval| !interval.is_zero())
+                    .unwrap_or_else(|| HealthCheckDefaults::default().interval),
                 cores: cores.len(),
             },
             memory: Memory::default(),
@@ -251,6 +260,7 @@ impl Control {
             merged: Merged::default(),
             resolver: Resolver::new(resolve::system),
             files: Files::default(),
+            health: Health::over_the_network(settings),
             names_until: None,
             publisher: Publisher::new(cores.iter().map(|core| core.mailbox.clone())),
         }
@@ -332,6 +342,7 @@ impl Control {
             log_rejections(&compiled.rejections);
         }
         self.publisher.publish(compiled.snapshots);
+        self.health.want(compiled.checks, Instant::now());
     }
 
     fn hear(&mut self, said: Heard) {

@@ -13,6 +13,7 @@ use rustls::crypto::{
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
+use tokio_rustls::TlsConnector;
 
 use super::{Authorities, Connection, Error, provider};
 
@@ -59,17 +60,31 @@ impl Client {
         Self(Arc::new(config))
     }
 
+    /// The same trust for connections of the control plane, which speak HTTP/1.1.
+    pub fn connector(&self) -> TlsConnector {
+        let mut config = (*self.0).clone();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        TlsConnector::from(Arc::new(config))
+    }
+
+    /// What a connector is to ask for.
+    ///
+    /// # Errors
+    /// `host` is neither a name nor an address.
+    pub fn name(&self, host: &str) -> Result<ServerName<'static>, Error> {
+        ServerName::try_from(host.to_owned()).map_err(|_| {
+            Error(rustls::Error::General(format!(
+                "{host:?} is not a name that a certificate can be for"
+            )))
+        })
+    }
+
     /// The client's end of a new connection to `host`, a name or an address; an address is not told the server.
     ///
     /// # Errors
     /// `host` is neither, or out of randomness.
     pub fn connect(&self, host: &str) -> Result<Connection, Error> {
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-            Error(rustls::Error::General(format!(
-                "{host:?} is not a name that a certificate can be for"
-            )))
-        })?;
-        Connection::client(Arc::clone(&self.0), name)
+        Connection::client(Arc::clone(&self.0), self.name(host)?)
     }
 }
 

@@ -15,6 +15,7 @@ mod forwarding;
 mod framing;
 mod garbage;
 mod headers;
+mod health;
 mod http2;
 mod http2_protocol;
 mod idle;

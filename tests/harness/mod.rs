@@ -16,5 +16,5 @@ mod itself;
 pub use client::{Client, get};
 pub use coreway::{Coreway, Start, backend, site};
 pub use origin::{Origin, answer};
-pub use wait::{DEADLINE, Gate, eventually, eventually_within, heavy};
+pub use wait::{DEADLINE, Gate, eventually, eventually_within, heavy, holds_for};
 pub use wire::{Head, Response};
