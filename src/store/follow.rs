@@ -182,20 +182,15 @@ impl Follower {
         if self.status.borrow().error.is_some() {
             info!("{} is followed again", self.store.kind());
         }
-        let mut is_changed = false;
-        let position = match seen {
-            Seen::Quiet(position) => position,
-            Seen::Changes { changes, position } => {
-                for change in changes {
-                    is_changed |= self.apply(change);
-                }
-                position
+        let position = seen.position();
+        let is_changed = match seen {
+            Seen::Quiet(_) => false,
+            Seen::Changes { changes, .. } => {
+                // Every one of them is taken in, whether or not one before it counts.
+                let counting = changes.into_iter().filter(|change| self.apply(change));
+                counting.count() > 0
             }
-            Seen::Whole(listing) => {
-                let position = listing.position;
-                is_changed = self.replace(listing);
-                position
-            }
+            Seen::Whole(listing) => self.replace(listing),
         };
         let is_doubted = self.status.borrow().is_doubted && !self.has_content();
         if self.status.borrow().is_doubted && !is_doubted {
@@ -224,20 +219,17 @@ impl Follower {
     }
 
     /// Whether a key that counts is different.
-    fn apply(&mut self, change: Change) -> bool {
+    fn apply(&mut self, change: &Change) -> bool {
         let (key, is_different) = match change {
             Change::Put(pair) => {
                 let before = self.tree.insert(pair.key.clone(), pair.value.clone());
-                (pair.key, before.as_ref() != Some(&pair.value))
+                (&pair.key, before.as_ref() != Some(&pair.value))
             }
-            Change::Delete(key) => {
-                let is_different = self.tree.remove(&key).is_some();
-                (key, is_different)
-            }
+            Change::Delete(key) => (key, self.tree.remove(key).is_some()),
         };
-        let counts = is_different && (self.counts)(&key);
+        let counts = is_different && (self.counts)(key);
         if counts {
-            self.note(key);
+            self.note(key.clone());
         }
         counts
     }

@@ -190,13 +190,12 @@ impl Store for Memory {
         })
     }
 
-    fn delete<'a>(&'a self, key: &'a str) -> Answer<'a, bool> {
+    fn delete<'a>(&'a self, key: &'a str) -> Answer<'a, ()> {
         Box::pin(async move {
             self.state().works()?;
-            let was_there = self.state().keys.contains_key(key);
             self.state().write(key, None);
             self.changed.send_replace(());
-            Ok(was_there)
+            Ok(())
         })
     }
 
@@ -280,10 +279,7 @@ impl Watch for MemoryWatch {
                 self.changed.mark_unchanged();
                 let seen = self.store.state().seen(&self.below, self.since)?;
                 if let Some(seen) = seen {
-                    self.since = Some(match &seen {
-                        Seen::Whole(listing) => listing.position,
-                        Seen::Changes { position, .. } | Seen::Quiet(position) => *position,
-                    });
+                    self.since = Some(seen.position());
                     return Ok(seen);
                 }
                 self.changed.changed().await.expect("we hold a sender");

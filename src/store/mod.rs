@@ -12,6 +12,15 @@ pub mod follow;
 pub mod memory;
 pub mod settings;
 
+mod boltdb;
+mod connect;
+mod consul;
+mod etcd2;
+mod etcd3;
+mod http;
+mod keep;
+mod zookeeper;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -20,6 +29,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use tracing::warn;
+
+use crate::limits::{STORE_KEYS_MAX, STORE_TREE_BYTES_MAX};
 
 pub use error::{Error, Fault};
 pub use follow::{Changed, Follower, Status, Tree, Update};
@@ -84,6 +96,16 @@ pub enum Seen {
     Quiet(Position),
 }
 
+impl Seen {
+    /// Up to where the tree is true with it.
+    pub fn position(&self) -> Position {
+        match self {
+            Self::Whole(listing) => listing.position,
+            Self::Changes { position, .. } | Self::Quiet(position) => *position,
+        }
+    }
+}
+
 /// What must be true of a key for it to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
@@ -117,8 +139,19 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// make one, and one that exists already is no error.
     fn put<'a>(&'a self, key: &'a str, value: &'a [u8]) -> Answer<'a, ()>;
 
-    /// Removes one key; `false` if it was not there.
-    fn delete<'a>(&'a self, key: &'a str) -> Answer<'a, bool>;
+    /// Writes many keys, in one transaction where that is what the store does with a file; otherwise one after the other, and
+    /// those before an error stay written.
+    fn put_all<'a>(&'a self, pairs: &'a [(String, Bytes)]) -> Answer<'a, ()> {
+        Box::pin(async move {
+            for (key, value) in pairs {
+                self.put(key, value).await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes one key. One that is not there is no error.
+    fn delete<'a>(&'a self, key: &'a str) -> Answer<'a, ()>;
 
     /// Removes everything below a prefix.
     fn delete_below<'a>(&'a self, below: &'a Prefix) -> Answer<'a, ()>;
@@ -172,8 +205,67 @@ pub trait Lock: Send {
 /// # Errors
 /// Settings that can never work: an endpoint that is no address, a certificate that cannot be read.
 pub fn open(settings: &Settings) -> Result<Arc<dyn Store>, Error> {
-    Err(Error::Unsupported(format!(
-        "{} cannot be read by this build",
-        settings.kind
-    )))
+    open_in(settings, &|name| std::env::var(name).ok())
+}
+
+/// Environment variables: a name's value, if it is set.
+pub type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
+/// [`open`] in an environment that is not the process's own.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_in(
+    settings: &Settings,
+    environment: &Environment<'_>,
+) -> Result<Arc<dyn Store>, Error> {
+    let kind = settings.kind;
+    if settings.endpoints.is_empty() {
+        return Err(Error::Settings(format!("{kind}: no endpoint is given")));
+    }
+    if settings.tls.is_some() && matches!(kind, Kind::ZooKeeper | Kind::BoltDb) {
+        warn!("{kind}: the section tls has no effect");
+    }
+    if settings.credentials.is_some() && kind == Kind::BoltDb {
+        warn!("{kind}: username and password have no effect");
+    }
+    Ok(match kind {
+        Kind::Consul => Arc::new(consul::Consul::new(settings, environment)?),
+        Kind::EtcdV2 => Arc::new(etcd2::Etcd2::new(settings)?),
+        Kind::EtcdV3 => Arc::new(etcd3::Etcd3::new(settings)?),
+        Kind::ZooKeeper => Arc::new(zookeeper::ZooKeeper::new(settings)?),
+        Kind::BoltDb => Arc::new(boltdb::BoltDb::new(settings)?),
+    })
+}
+
+/// Part of the names of keys with which etcd's clients lock; they are in no listing.
+const LOCK_MARK: &str = "___lock";
+
+/// A listing from pairs in any order, or the error that one of them is, or that they are too many.
+fn bounded(
+    pairs: impl Iterator<Item = Result<Pair, Error>>,
+    position: Position,
+) -> Result<Listing, Error> {
+    let mut listing = Listing {
+        pairs: Vec::new(),
+        position,
+    };
+    let mut bytes = 0;
+    for pair in pairs {
+        let pair = pair?;
+        bytes += pair.key.len() + pair.value.len();
+        if bytes > STORE_TREE_BYTES_MAX || listing.pairs.len() >= STORE_KEYS_MAX {
+            return Err(Error::TooBig(format!(
+                "a tree of more than {} MiB or {STORE_KEYS_MAX} keys",
+                STORE_TREE_BYTES_MAX >> 20
+            )));
+        }
+        listing.pairs.push(pair);
+    }
+    if !listing.pairs.is_sorted_by(|one, next| one.key < next.key) {
+        listing
+            .pairs
+            .sort_unstable_by(|one, other| one.key.cmp(&other.key));
+    }
+    Ok(listing)
 }

@@ -7,6 +7,7 @@ pub mod client;
 pub mod coreway;
 pub mod h2;
 pub mod origin;
+pub mod server;
 pub mod tls;
 pub mod wait;
 pub mod wire;

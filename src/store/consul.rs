@@ -1,0 +1,515 @@
+//! Consul, over its HTTP API.
+//!
+//! Owns the translation of the trait into requests, and the sessions of locks. Keys carry the flags that Traefik 1.7 wrote,
+//! so that both read each other's. Spec kv-stores 1.2, 3.1, 5; cluster 3.
+//! Read next: `http.rs`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::HeaderName;
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::connect::{Dialer, Endpoint, TlsSettings};
+use super::http::{Http, Question, Reply, TREE_TIMEOUT, encoded};
+use super::keep::{self, Kept};
+use super::{
+    Answer, Credentials, Environment, Error, Expected, Kind, Listing, Lock, LockRequest, Pair,
+    Position, Prefix, Seen, Settings, Store, Swap, Tls, Version, Watch, bounded,
+};
+
+/// Flags of every key that is written, as Traefik 1.7's library marks those that can be locked.
+const FLAGS: u64 = 0x2ddc_cbc0_58a5_0c18;
+
+/// How long the server holds a question that waits for a change. It adds up to a sixteenth by chance.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// How long after that an answer may come.
+const WAIT_SLACK: Duration = Duration::from_secs(15);
+
+/// Pause before a lock that is free and was not given is asked for again.
+const LOCK_DELAY: Duration = Duration::from_millis(50);
+
+const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
+
+/// One Consul.
+#[derive(Clone, Debug)]
+pub(super) struct Consul {
+    http: Arc<Http>,
+}
+
+/// A key as Consul shows it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry {
+    key: String,
+    /// Base64; none where the value is empty.
+    value: Option<String>,
+    flags: u64,
+    modify_index: u64,
+    #[serde(default)]
+    session: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Session {
+    #[serde(rename = "ID")]
+    id: String,
+}
+
+/// The answer to a transaction of one operation.
+#[derive(Deserialize)]
+struct Done {
+    #[serde(rename = "Results")]
+    results: Vec<DoneKey>,
+}
+
+#[derive(Deserialize)]
+struct DoneKey {
+    #[serde(rename = "KV")]
+    kv: DoneEntry,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DoneEntry {
+    modify_index: u64,
+}
+
+impl Entry {
+    fn value(&self, key: &str) -> Result<Bytes, Error> {
+        let text = self.value.as_deref().unwrap_or_default();
+        STANDARD
+            .decode(text)
+            .map(Bytes::from)
+            .map_err(|error| Error::Protocol(format!("the value of {key}: {error}")))
+    }
+}
+
+impl Consul {
+    /// Settings go before the `CONSUL_*` environment, which stands in for what they leave open.
+    ///
+    /// # Errors
+    /// `Error::Settings`.
+    pub(super) fn new(settings: &Settings, environment: &Environment<'_>) -> Result<Self, Error> {
+        let [written] = settings.endpoints.as_slice() else {
+            return Err(Error::Settings(
+                "consul does not support multiple endpoints".to_owned(),
+            ));
+        };
+        let is_true = |name| {
+            environment(name).is_some_and(|value| {
+                matches!(value.trim(), "1" | "t" | "T" | "true" | "TRUE" | "True")
+            })
+        };
+        let is_false = |name| {
+            environment(name).is_some_and(|value| {
+                matches!(value.trim(), "0" | "f" | "F" | "false" | "FALSE" | "False")
+            })
+        };
+        let http = if let Some(path) = written.strip_prefix("unix://") {
+            let endpoint = Endpoint::parse(Kind::Consul, "localhost")?;
+            Http::new(Dialer::unix(PathBuf::from(path)), &[endpoint], false)?
+        } else {
+            let endpoint = Endpoint::parse(Kind::Consul, written)?;
+            let is_tls = settings.tls.is_some()
+                || endpoint.is_tls == Some(true)
+                || is_true("CONSUL_HTTP_SSL");
+            let tls = settings.tls.clone().map_or_else(
+                || tls_of(environment, is_false("CONSUL_HTTP_SSL_VERIFY")),
+                Ok,
+            )?;
+            let name = environment("CONSUL_TLS_SERVER_NAME");
+            let tls = is_tls
+                .then(|| TlsSettings::new(&tls, name, Some("http/1.1")))
+                .transpose()?;
+            // A `tls` section means https, as in the reference, even where the endpoint says otherwise.
+            let endpoint = Endpoint {
+                is_tls: Some(is_tls),
+                ..endpoint
+            };
+            Http::new(Dialer::new(tls), &[endpoint], is_tls)?
+        };
+        let http = match environment("CONSUL_HTTP_TOKEN").filter(|token| !token.is_empty()) {
+            Some(token) => http.with_field(TOKEN, &token)?,
+            None => http,
+        };
+        let credentials = settings.credentials.clone().or_else(|| {
+            let text = environment("CONSUL_HTTP_AUTH")?;
+            let (user, password) = text.split_once(':').unwrap_or((&text, ""));
+            Some(Credentials {
+                user: user.to_owned(),
+                password: password.to_owned(),
+            })
+        });
+        let http = match credentials {
+            Some(credentials) => http.with_credentials(&credentials)?,
+            None => http,
+        };
+        Ok(Self {
+            http: Arc::new(http),
+        })
+    }
+
+    async fn tree(&self, below: &Prefix) -> Result<Listing, Error> {
+        let target = format!("/v1/kv/{}?recurse=&consistent=", encoded(below.root()));
+        let reply = self
+            .http
+            .ask(&Question::get(target).within(TREE_TIMEOUT))
+            .await?;
+        let position = Position(reply.number("x-consul-index").unwrap_or_default());
+        let entries: Vec<Entry> = match reply.status {
+            StatusCode::NOT_FOUND => Vec::new(),
+            _ => parse(&reply)?,
+        };
+        let pairs = entries.iter().filter_map(|entry| {
+            let path = below.path(&entry.key)?;
+            Some(entry.value(&entry.key).map(|value| Pair {
+                key: path.to_owned(),
+                value,
+                version: Version(entry.modify_index),
+            }))
+        });
+        bounded(pairs, position)
+    }
+
+    async fn entry(&self, key: &str) -> Result<Option<Entry>, Error> {
+        let target = format!("/v1/kv/{}?consistent=", encoded(key));
+        let reply = self.http.ask(&Question::get(target)).await?;
+        if reply.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let mut entries: Vec<Entry> = parse(&reply)?;
+        Ok(entries.pop())
+    }
+
+    /// Waits until something below a key may have changed since an index; the index since when it has not. Only the names
+    /// of the first level are asked for, so that a wait that ends without a change costs nothing, however big the tree.
+    async fn waited(&self, below: &str, index: Option<u64>) -> Result<u64, Error> {
+        let target = format!(
+            "/v1/kv/{}?keys=&separator=%2F&consistent=&index={}&wait={}s",
+            encoded(below),
+            index.unwrap_or_default(),
+            WAIT.as_secs(),
+        );
+        let question = Question::get(target).within(WAIT + WAIT_SLACK);
+        let reply = self.http.ask(&question).await?;
+        if reply.status != StatusCode::NOT_FOUND {
+            let _: Vec<String> = parse(&reply)?;
+        }
+        // Zero would not wait at all, the next time.
+        Ok(reply.number("x-consul-index").unwrap_or_default().max(1))
+    }
+
+    async fn write(&self, target: String, body: Bytes) -> Result<bool, Error> {
+        let reply = self
+            .http
+            .ask(&Question::new(Method::PUT, target, body))
+            .await?;
+        parse(&reply)
+    }
+
+    async fn remove(&self, target: String) -> Result<(), Error> {
+        let reply = self
+            .http
+            .ask(&Question::new(Method::DELETE, target, Bytes::new()))
+            .await?;
+        parse::<bool>(&reply).map(drop)
+    }
+
+    async fn new_session(&self, ttl: Duration) -> Result<String, Error> {
+        let body = json!({
+            "TTL": format!("{}s", ttl.as_secs()),
+            "Behavior": "release",
+            "LockDelay": "1ms",
+        });
+        let body = Bytes::from(body.to_string());
+        let question = Question::new(Method::PUT, "/v1/session/create".to_owned(), body);
+        let session: Session = parse(&self.http.ask(&question).await?)?;
+        Ok(session.id)
+    }
+}
+
+/// TLS as the environment wants it.
+fn tls_of(environment: &Environment<'_>, trusts_anybody: bool) -> Result<Tls, Error> {
+    let authorities = match (environment("CONSUL_CACERT"), environment("CONSUL_CAPATH")) {
+        (Some(file), _) => Some(file),
+        (None, Some(folder)) => Some(all_of(&folder)?),
+        (None, None) => None,
+    };
+    let own = environment("CONSUL_CLIENT_CERT").zip(environment("CONSUL_CLIENT_KEY"));
+    Ok(Tls {
+        authorities,
+        own,
+        trusts_anybody,
+    })
+}
+
+/// Every file of a folder as one text.
+fn all_of(folder: &str) -> Result<String, Error> {
+    let read = || -> std::io::Result<String> {
+        let mut text = String::new();
+        for entry in std::fs::read_dir(folder)? {
+            text += &std::fs::read_to_string(entry?.path())?;
+            text.push('\n');
+        }
+        Ok(text)
+    };
+    read().map_err(|error| Error::Settings(format!("CONSUL_CAPATH {folder}: {error}")))
+}
+
+/// What a successful answer says.
+fn parse<T: serde::de::DeserializeOwned>(reply: &Reply) -> Result<T, Error> {
+    match reply.status {
+        StatusCode::OK => serde_json::from_slice(&reply.body)
+            .map_err(|error| Error::Protocol(format!("Consul: {error}"))),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            Err(Error::Denied(format!("Consul: {}", reply.says())))
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => Err(Error::TooBig(format!("Consul: {}", reply.says()))),
+        status if status.is_client_error() => {
+            Err(Error::Protocol(format!("Consul: {}", reply.says())))
+        }
+        _ => Err(Error::Unavailable(format!("Consul: {}", reply.says()))),
+    }
+}
+
+impl Store for Consul {
+    fn kind(&self) -> Kind {
+        Kind::Consul
+    }
+
+    fn list<'a>(&'a self, below: &'a Prefix) -> Answer<'a, Listing> {
+        Box::pin(self.tree(below))
+    }
+
+    fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Pair>> {
+        Box::pin(async move {
+            let Some(entry) = self.entry(key).await? else {
+                return Ok(None);
+            };
+            Ok(Some(Pair {
+                value: entry.value(key)?,
+                key: entry.key,
+                version: Version(entry.modify_index),
+            }))
+        })
+    }
+
+    fn put<'a>(&'a self, key: &'a str, value: &'a [u8]) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let target = format!("/v1/kv/{}?flags={FLAGS}", encoded(key));
+            if self.write(target, Bytes::copy_from_slice(value)).await? {
+                Ok(())
+            } else {
+                Err(Error::Unavailable(format!("Consul did not write {key}")))
+            }
+        })
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> Answer<'a, ()> {
+        Box::pin(self.remove(format!("/v1/kv/{}", encoded(key))))
+    }
+
+    fn delete_below<'a>(&'a self, below: &'a Prefix) -> Answer<'a, ()> {
+        Box::pin(self.remove(format!("/v1/kv/{}?recurse=", encoded(below.root()))))
+    }
+
+    fn swap<'a>(&'a self, key: &'a str, expected: Expected, value: &'a [u8]) -> Answer<'a, Swap> {
+        Box::pin(async move {
+            let index = match expected {
+                Expected::Absent => 0,
+                Expected::Version(Version(index)) => index,
+            };
+            let body = json!([{"KV": {
+                "Verb": "cas",
+                "Key": key,
+                "Value": STANDARD.encode(value),
+                "Flags": FLAGS,
+                "Index": index,
+            }}]);
+            let body = Bytes::from(body.to_string());
+            let question = Question::new(Method::PUT, "/v1/txn".to_owned(), body)
+                .content_type("application/json");
+            let reply = self.http.ask(&question).await?;
+            if reply.status == StatusCode::CONFLICT {
+                return Ok(Swap::Conflict);
+            }
+            let done: Done = parse(&reply)?;
+            let [done] = done.results.as_slice() else {
+                return Err(Error::Protocol(
+                    "Consul: a transaction without its result".to_owned(),
+                ));
+            };
+            Ok(Swap::Written(Version(done.kv.modify_index)))
+        })
+    }
+
+    fn watch(&self, below: &Prefix, _: Option<Position>) -> Box<dyn Watch> {
+        Box::new(ConsulWatch {
+            store: self.clone(),
+            below: below.clone(),
+            index: None,
+            was_read: false,
+            position: Position::default(),
+            waiting: None,
+        })
+    }
+
+    fn lock<'a>(&'a self, request: &'a LockRequest) -> Answer<'a, Box<dyn Lock>> {
+        Box::pin(async move {
+            // Half of what is asked for: Consul ends a session between one and two times this long after its last renewal.
+            let ttl = request.ttl / 2;
+            let began = Instant::now();
+            let held = Held {
+                store: self.clone(),
+                session: self.new_session(ttl).await?,
+                request: request.clone(),
+            };
+            keep::take(Arc::new(held), ttl, began).await
+        })
+    }
+}
+
+/// Reads the whole tree whenever its index moves. It always begins with the whole tree: the names of the first level do not
+/// tell whether an index of long ago is still the newest.
+struct ConsulWatch {
+    store: Consul,
+    below: Prefix,
+    /// What the last wait returned.
+    index: Option<u64>,
+    /// Whether the tree was read after it.
+    was_read: bool,
+    position: Position,
+    /// The question under way, kept when the caller stops waiting for a while.
+    waiting: Option<Answer<'static, Waited>>,
+}
+
+enum Waited {
+    Index(u64),
+    Tree(Listing),
+}
+
+impl Watch for ConsulWatch {
+    fn next(&mut self) -> Answer<'_, Seen> {
+        Box::pin(async move {
+            loop {
+                let waiting = self.waiting.get_or_insert_with(|| {
+                    let (store, below) = (self.store.clone(), self.below.clone());
+                    match self.index {
+                        // First where the index stands, then the tree: what happens in between is seen twice, never missed.
+                        Some(_) if !self.was_read => {
+                            Box::pin(async move { store.tree(&below).await.map(Waited::Tree) })
+                        }
+                        index => Box::pin(async move {
+                            store.waited(below.root(), index).await.map(Waited::Index)
+                        }),
+                    }
+                });
+                let waited = waiting.as_mut().await;
+                self.waiting = None;
+                match waited? {
+                    Waited::Tree(listing) => {
+                        self.was_read = true;
+                        self.position = listing.position;
+                        return Ok(Seen::Whole(listing));
+                    }
+                    Waited::Index(index) if self.index == Some(index) => {
+                        return Ok(Seen::Quiet(self.position));
+                    }
+                    // Also when it has gone back: then it is another history.
+                    Waited::Index(index) => {
+                        self.index = Some(index);
+                        self.was_read = false;
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// A lock: a session that owns a key.
+struct Held {
+    store: Consul,
+    session: String,
+    request: LockRequest,
+}
+
+impl Kept for Held {
+    fn acquire(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let key = &self.request.key;
+            let mut index = None;
+            loop {
+                index = Some(self.store.waited(key, index).await?);
+                let mut entry = self.store.entry(key).await?;
+                while entry.as_ref().is_none_or(|entry| entry.session.is_none()) {
+                    if entry.is_some_and(|entry| entry.flags != FLAGS) {
+                        return Err(Error::Unsupported(format!(
+                            "Existing key does not match lock use: {key}"
+                        )));
+                    }
+                    let target = self.target("acquire");
+                    let value = Bytes::copy_from_slice(self.request.value.as_bytes());
+                    if self.store.write(target, value).await? {
+                        return Ok(());
+                    }
+                    // Somebody was faster, or the last holder's session has just ended and nobody may have it yet, which
+                    // no index tells.
+                    sleep(LOCK_DELAY).await;
+                    entry = self.store.entry(key).await?;
+                }
+            }
+        })
+    }
+
+    fn renew(&self) -> Answer<'_, bool> {
+        Box::pin(async move {
+            let target = format!("/v1/session/renew/{}", self.session);
+            let question = Question::new(Method::PUT, target, Bytes::new());
+            let reply = self.store.http.ask(&question).await?;
+            if reply.status == StatusCode::NOT_FOUND {
+                return Ok(false);
+            }
+            parse::<Vec<Session>>(&reply).map(|sessions| !sessions.is_empty())
+        })
+    }
+
+    fn lost(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let mut index = None;
+            loop {
+                index = Some(self.store.waited(&self.request.key, index).await?);
+                let entry = self.store.entry(&self.request.key).await?;
+                if entry.and_then(|entry| entry.session).as_ref() != Some(&self.session) {
+                    return Ok(());
+                }
+            }
+        })
+    }
+
+    /// First the key, which whoever waits may have at once then; the end of the session alone holds it back for a moment.
+    fn release(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let value = Bytes::copy_from_slice(self.request.value.as_bytes());
+            let released = self.store.write(self.target("release"), value).await;
+            let target = format!("/v1/session/destroy/{}", self.session);
+            self.store.write(target, Bytes::new()).await?;
+            released.map(drop)
+        })
+    }
+}
+
+impl Held {
+    fn target(&self, verb: &str) -> String {
+        let (key, session) = (encoded(&self.request.key), &self.session);
+        format!("/v1/kv/{key}?{verb}={session}&flags={FLAGS}")
+    }
+}

@@ -1,0 +1,177 @@
+//! Keeps a lock alive: renews it in time, notices its loss, and knows until when it certainly is ours.
+//!
+//! Owns the task that does so, from the request for a lock to its end. Never takes part in how a store grants one.
+//! Spec cluster 3, 3.2, 5. Read next: the `lock` of each store.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at};
+use tracing::warn;
+
+use super::{Answer, Error, Lock};
+
+/// Time to give a lock up. Later, the store ends it by itself.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often in its life a lock is renewed.
+const RENEWALS: u32 = 3;
+
+/// Pause before a store that did not tell is asked again whether a lock is still ours.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a lock stands on, a session or a lease, in one store.
+pub(super) trait Kept: Send + Sync + 'static {
+    /// Waits until the lock is ours.
+    fn acquire(&self) -> Answer<'_, ()>;
+
+    /// Asks the store to keep what the lock stands on; `false` if it is gone.
+    fn renew(&self) -> Answer<'_, bool>;
+
+    /// Waits until the store says that the lock is not ours any more.
+    fn lost(&self) -> Answer<'_, ()>;
+
+    /// Gives it up.
+    fn release(&self) -> Answer<'_, ()>;
+}
+
+type Released = oneshot::Sender<Result<(), Error>>;
+
+/// A lock that is held.
+struct Keeper {
+    state: watch::Receiver<State>,
+    /// Asks the task to give the lock up, and to say how that went. Dropped, it gives it up without saying anything.
+    release: oneshot::Sender<Released>,
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    held_until: Instant,
+    is_lost: bool,
+}
+
+/// Waits for a lock, and keeps what it stands on alive meanwhile and then. `began` is a time before the store made it. Where
+/// the caller stops waiting, or it fails, it is given up again.
+pub(super) async fn take(
+    kept: Arc<dyn Kept>,
+    ttl: Duration,
+    began: Instant,
+) -> Result<Box<dyn Lock>, Error> {
+    let state = State {
+        held_until: began + ttl,
+        is_lost: false,
+    };
+    let (state_sender, state) = watch::channel(state);
+    let (release, asked) = oneshot::channel();
+    let (granted, grant) = oneshot::channel();
+    tokio::spawn(async move {
+        let asked = keep(&*kept, ttl, &state_sender, granted, asked).await;
+        state_sender.send_modify(|state| state.is_lost = true);
+        let done = timeout(RELEASE_TIMEOUT, kept.release())
+            .await
+            .unwrap_or_else(|_| {
+                Err(Error::Unreachable(format!(
+                    "a lock was not given up within {RELEASE_TIMEOUT:?}"
+                )))
+            });
+        match asked {
+            // Whoever asked may be gone by now.
+            Some(released) => drop(released.send(done)),
+            None => {
+                if let Err(error) = done {
+                    warn!(
+                        "A lock could not be given up, and ends in {ttl:?} at the latest: {error}"
+                    );
+                }
+            }
+        }
+    });
+    grant
+        .await
+        .unwrap_or_else(|_| Err(Error::Unavailable("the lock ended".to_owned())))?;
+    Ok(Box::new(Keeper { state, release }))
+}
+
+/// Until the lock is to be given up; whom to tell.
+async fn keep(
+    kept: &dyn Kept,
+    ttl: Duration,
+    state: &watch::Sender<State>,
+    granted: oneshot::Sender<Result<(), Error>>,
+    mut asked: oneshot::Receiver<Released>,
+) -> Option<Released> {
+    let mut granted = Some(granted);
+    let mut tick = interval(ttl / RENEWALS);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick.tick().await;
+    // First the wait for the lock, then the wait for its loss.
+    let mut waiting = kept.acquire();
+    loop {
+        let held_until = state.borrow().held_until;
+        tokio::select! {
+            released = &mut asked => return released.ok(),
+            () = given_up(granted.as_mut()) => return None,
+            () = sleep_until(held_until) => return None,
+            result = &mut waiting => match (granted.take(), result) {
+                (Some(grant), Ok(())) => {
+                    grant.send(Ok(())).ok()?;
+                    waiting = kept.lost();
+                }
+                (Some(grant), Err(error)) => {
+                    // Whoever waited may have gone.
+                    let _ = grant.send(Err(error));
+                    return None;
+                }
+                (None, Ok(())) => return None,
+                // The store is lost, the lock is not: it lasts as long as it was promised.
+                (None, Err(_)) => waiting = Box::pin(async move {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                    kept.lost().await
+                }),
+            },
+            _ = tick.tick() => {
+                let now = Instant::now();
+                match timeout_at(held_until, kept.renew()).await {
+                    Ok(Ok(true)) => state.send_modify(|state| state.held_until = now + ttl),
+                    Ok(Ok(false)) => return None,
+                    // Tried again with the next tick, while it lasts.
+                    Ok(Err(_)) | Err(_) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Waits until nobody waits for the lock any more; for ever, once it was granted.
+async fn given_up(granted: Option<&mut oneshot::Sender<Result<(), Error>>>) {
+    match granted {
+        Some(granted) => granted.closed().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Lock for Keeper {
+    fn held_until(&self) -> Instant {
+        self.state.borrow().held_until
+    }
+
+    fn lost(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            // A task that is gone holds no lock either.
+            let _ = self.state.wait_for(|state| state.is_lost).await;
+        })
+    }
+
+    fn release(self: Box<Self>) -> Answer<'static, ()> {
+        Box::pin(async move {
+            let (released, done) = oneshot::channel();
+            if self.release.send(released).is_err() {
+                // It was lost before.
+                return Ok(());
+            }
+            done.await.unwrap_or(Ok(()))
+        })
+    }
+}
