@@ -226,6 +226,10 @@ pub const HASHING_THREADS_MAX: usize = 4;
 pub const VERDICTS_RIGHT_MAX: usize = 4096;
 pub const VERDICTS_WRONG_MAX: usize = 1024;
 
+/// Steps of a key in a store that may name an option: no option lies this deep, and a longer key would let its writer
+/// choose how deep we nest.
+pub const STORE_KEY_STEPS_MAX: usize = 32;
+
 const _: () = assert!(BUFFER_SMALL_BYTES < BUFFER_LARGE_BYTES);
 const _: () = assert!(HASHES_PER_CLIENT_MAX * 2 <= HASHES_WAITING_MAX);
 const _: () = assert!(

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use coreway::compile::settings::{self, Machine};
-use coreway::config::{self, Command, Global, LoadError, Loaded};
+use coreway::config::{self, Command, Global, LoadError, Loaded, StoreConfig};
 use coreway::control::{self, CoreLink, Ended, Start};
 use coreway::proxy;
 use coreway::reactor::{self, Choice, Driver};
@@ -37,18 +37,54 @@ fn main() -> ExitCode {
         }
     };
     match &loaded.command {
-        Command::Run => serve(loaded, |_| ()),
+        Command::Run => match with_store(loaded) {
+            Ok(loaded) => serve(loaded, |_| ()),
+            Err(error) => complain(&error),
+        },
         Command::Help(text) => print(text),
         Command::Version => print(&config::version::text()),
         Command::Demo => demo::run(&arguments[1..]),
         Command::HealthCheck => complain(&"the command healthcheck is not there yet"),
-        Command::StoreConfig => complain(&"the command storeconfig is not there yet"),
-        Command::Bug => complain(&"the command bug is not there yet"),
+        Command::StoreConfig(mode) => store_config(&loaded, *mode),
+        Command::Bug => print(&config::bug::text(&loaded)),
     }
 }
 
 fn load(arguments: &[OsString]) -> Result<Loaded, LoadError> {
     config::load(arguments, &|name| std::env::var(name).ok())
+}
+
+fn store_config(loaded: &Loaded, mode: StoreConfig) -> ExitCode {
+    struct Terminal;
+    impl control::storeconfig::Voice for Terminal {
+        fn say(&mut self, line: &str) {
+            complain(&line);
+        }
+
+        fn print(&mut self, line: &str) {
+            print(&format!("{line}\n"));
+        }
+    }
+    for diagnostic in &loaded.diagnostics {
+        complain(diagnostic);
+    }
+    match control::storeconfig::run(loaded, mode, &mut Terminal) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => complain(&failure),
+    }
+}
+
+/// Static options of a store go over those of file and flags. What is said meanwhile goes to a log of its own, since the
+/// store may hold the options of the log, too.
+fn with_store(loaded: Loaded) -> io::Result<Loaded> {
+    if !loaded.global.has_store() {
+        return Ok(loaded);
+    }
+    let log = log::open(&log_options(&loaded.global))?;
+    let found =
+        tracing::subscriber::with_default(log.clone(), || control::stores::load_static(loaded));
+    log.flush();
+    found
 }
 
 /// The whole life of a server. `is_listening` is called with the addresses of the entry points once they are open.
@@ -187,7 +223,7 @@ impl<E: std::error::Error> From<E> for Failed {
     }
 }
 
-fn start_log(global: &Global) -> io::Result<Log> {
+fn log_options(global: &Global) -> log::Options {
     let written = if global.log_level.is_empty() && global.debug {
         "DEBUG"
     } else {
@@ -204,11 +240,15 @@ fn start_log(global: &Global) -> io::Result<Log> {
     let file = Some(&global.traefik_log.file_path)
         .filter(|path| !path.is_empty())
         .map(PathBuf::from);
-    let mut options = log::Options {
+    log::Options {
         level,
         format,
         file,
-    };
+    }
+}
+
+fn start_log(global: &Global) -> io::Result<Log> {
+    let mut options = log_options(global);
     match log::install(&options) {
         Err(problem) if options.file.is_some() => {
             let path = options.file.take().unwrap_or_default();

@@ -8,7 +8,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::export;
 use super::option::options;
+
+impl Dynamic {
+    /// The configuration as JSON, without its secrets.
+    pub fn shown(&self) -> String {
+        export::json(self).to_string()
+    }
+}
 
 options! {
     /// What one provider says.

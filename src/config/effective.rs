@@ -296,6 +296,7 @@ fn check_values(
             });
         }
     }
+    check_templates(global)?;
     let reactor = &mut global.reactor;
     reactor.driver.make_ascii_lowercase();
     if !["auto", "io_uring", "epoll"].contains(&reactor.driver.as_str()) {
@@ -344,6 +345,41 @@ fn check_values(
                 "defaultEntryPoints: unknown entry point \"{name}\" (names are case-sensitive)"
             ),
         );
+    }
+    Ok(())
+}
+
+/// A template of the operator's own would decide what the keys of a store mean, which nothing here can do.
+fn check_templates(global: &Global) -> Result<(), ConfigError> {
+    let sections = [
+        (
+            "consul",
+            global.consul.as_ref().map(|s| (&s.place, &s.filename)),
+        ),
+        (
+            "etcd",
+            global.etcd.as_ref().map(|s| (&s.place, &s.filename)),
+        ),
+        (
+            "zookeeper",
+            global.zookeeper.as_ref().map(|s| (&s.place, &s.filename)),
+        ),
+        (
+            "boltdb",
+            global.boltdb.as_ref().map(|s| (&s.place, &s.filename)),
+        ),
+    ];
+    for (name, section) in sections {
+        if let Some((place, filename)) = section
+            && !filename.is_empty()
+        {
+            return Err(ConfigError {
+                place: place.clone(),
+                path: format!("{name}.filename"),
+                message: "a template of one's own is not supported, keys are read as documented"
+                    .to_owned(),
+            });
+        }
     }
     Ok(())
 }

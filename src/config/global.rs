@@ -203,3 +203,13 @@ options! {
         "pin" pin: bool = true,
     }
 }
+
+impl Global {
+    /// Whether a key-value store is configured.
+    pub fn has_store(&self) -> bool {
+        self.consul.is_some()
+            || self.etcd.is_some()
+            || self.zookeeper.is_some()
+            || self.boltdb.is_some()
+    }
+}

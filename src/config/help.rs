@@ -3,7 +3,7 @@
 //! Owns the commands and what is said about them. Never prints: it returns text. Read next: `load.rs`.
 
 use super::flags::{self, Flag, SHORT};
-use super::load::Command;
+use super::load::{Command, StoreConfig};
 use super::option::Kind;
 
 /// The commands, and what each does.
@@ -16,7 +16,7 @@ pub(super) const COMMANDS: &[(&str, Command, &str)] = &[
     ),
     (
         "storeconfig",
-        Command::StoreConfig,
+        Command::StoreConfig(StoreConfig::Write),
         "Write the static configuration into the key-value store",
     ),
     (
@@ -30,6 +30,32 @@ pub(super) const COMMANDS: &[(&str, Command, &str)] = &[
         "Run with two built-in servers, to try things out",
     ),
 ];
+
+/// Switches that only one command has, and what it then does.
+const SWITCHES: &[(&str, &str, Command, &str)] = &[
+    (
+        "storeconfig",
+        "--dry-run",
+        Command::StoreConfig(StoreConfig::DryRun),
+        "Print the keys and write nothing",
+    ),
+    (
+        "storeconfig",
+        "--diff",
+        Command::StoreConfig(StoreConfig::Diff),
+        "Print what is different in the store and write nothing",
+    ),
+];
+
+/// What `command` becomes by `argument`, if that is a switch of its own.
+pub(super) fn switched(command: &Command, argument: &str) -> Option<Command> {
+    let name = COMMANDS
+        .iter()
+        .find(|(_, known, _)| std::mem::discriminant(known) == std::mem::discriminant(command))?;
+    let mut switches = SWITCHES.iter();
+    let found = switches.find(|(of, switch, ..)| *of == name.0 && *switch == argument)?;
+    Some(found.2.clone())
+}
 
 /// Help of the whole program.
 pub(super) fn program() -> String {
@@ -54,6 +80,13 @@ pub(super) fn command(name: &str, about: &str) -> String {
             "\nFlags:\n    -h, --help                                  Print help and exit\n",
         );
     } else {
+        let own = SWITCHES.iter().filter(|(of, ..)| *of == name);
+        let own: String = own
+            .map(|(_, switch, _, about)| format!("    {switch:<44}{about}\n"))
+            .collect();
+        if !own.is_empty() {
+            text.push_str(&format!("\nOf this command:\n{own}"));
+        }
         text.push_str(&flag_lines());
     }
     text

@@ -1,6 +1,7 @@
 //! How configuration is read: the static one from file and flags, a dynamic one from a text.
 //!
-//! Precedence is default, then file, then flags (spec static-config 1). Reads the static file and nothing else.
+//! Precedence is default, then file, then flags, then the keys of a store (spec static-config 1), which the caller reads:
+//! here only the static file is.
 //! Never prints and never exits: it returns what to say. Read next: `search.rs`, `flags.rs`, `effective.rs`.
 
 use std::ffi::OsString;
@@ -8,9 +9,11 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::dynamic::Dynamic;
+use super::export::{self, KeyValue};
 use super::flags::{self, Flags};
 use super::global::Global;
-use super::option::{Entry, Value};
+use super::keys::{self, Branch, Manner, Pair, Shaper};
+use super::option::{Entry, Kind, Value};
 use super::tree::{Data, Node};
 use super::units::{ConfigError, Diagnostic, Place};
 use super::{deprecated, effective, help, search, spelling, toml};
@@ -24,6 +27,15 @@ pub struct Loaded {
     /// The file that was read. Rules are in it where `[file]` names neither a file nor a directory.
     pub file: Option<PathBuf>,
     pub diagnostics: Vec<Diagnostic>,
+    layers: Layers,
+}
+
+/// File and flags laid over each other, before anything is settled: what a store holds can be laid over them.
+#[derive(Clone, Debug)]
+struct Layers {
+    tree: Node,
+    /// What was found on the way, which does not depend on what comes over it.
+    diagnostics: Vec<Diagnostic>,
 }
 
 /// What is to be done.
@@ -36,9 +48,19 @@ pub enum Command {
     /// Print `version::text()`.
     Version,
     HealthCheck,
-    StoreConfig,
+    StoreConfig(StoreConfig),
     Bug,
     Demo,
+}
+
+/// What `storeconfig` does with the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreConfig {
+    Write,
+    /// Prints them and asks no store.
+    DryRun,
+    /// Prints what is different in the store.
+    Diff,
 }
 
 /// Why there is no usable configuration. Shown on standard error; the exit code is 1.
@@ -116,12 +138,28 @@ pub fn load(
         }
         _ => (Command::Run, help::program(), &arguments[..]),
     };
-    let flags = flags::parse(arguments).map_err(|error| usage(error.to_string(), help.clone()))?;
+    let mut command = command;
+    let arguments: Vec<String> = arguments
+        .iter()
+        .filter(|argument| match help::switched(&command, argument) {
+            Some(other) => {
+                command = other;
+                false
+            }
+            None => true,
+        })
+        .cloned()
+        .collect();
+    let flags = flags::parse(&arguments).map_err(|error| usage(error.to_string(), help.clone()))?;
     let mut loaded = Loaded {
         command,
         global: Global::default(),
         file: None,
         diagnostics: Vec::new(),
+        layers: Layers {
+            tree: Node::table(&Place::Default),
+            diagnostics: Vec::new(),
+        },
     };
     if flags.help {
         loaded.command = Command::Help(help);
@@ -184,7 +222,7 @@ fn read(loaded: &mut Loaded, flags: Flags, help: String) -> Result<(), LoadError
     }
     flags.apply(&mut tree);
     deprecated::warnings(&tree, diagnostics);
-    let mut global = Global::read(&tree).map_err(|error| LoadError::Usage {
+    let global = Global::read(&tree).map_err(|error| LoadError::Usage {
         message: error.to_string(),
         help,
     })?;
@@ -203,13 +241,142 @@ fn read(loaded: &mut Loaded, flags: Flags, help: String) -> Result<(), LoadError
             diagnostics.push(Diagnostic { place, message });
         }
     }
+    loaded.layers = Layers {
+        tree,
+        diagnostics: std::mem::take(diagnostics),
+    };
+    let is_incomplete = match loaded.command {
+        Command::Run => global.has_store(),
+        // Nothing is validated before it is stored.
+        Command::StoreConfig(_) => true,
+        _ => false,
+    };
+    match settle(global.clone(), &loaded.layers.tree, &loaded.layers) {
+        Ok((global, diagnostics)) => {
+            loaded.global = global;
+            loaded.diagnostics = diagnostics;
+        }
+        // The store may hold what is missing, such as an entry point that a flag names.
+        Err(error) if is_incomplete => {
+            loaded.global = global;
+            loaded.diagnostics.clone_from(&loaded.layers.diagnostics);
+            let message = format!("{}: {}", error.path, error.message);
+            loaded.diagnostics.push(Diagnostic {
+                place: error.place,
+                message,
+            });
+        }
+        Err(error) => return Err(LoadError::Effective(error)),
+    }
+    Ok(())
+}
+
+fn settle(
+    mut global: Global,
+    tree: &Node,
+    layers: &Layers,
+) -> Result<(Global, Vec<Diagnostic>), ConfigError> {
     let place_of = |path: &[&str]| {
         tree.get(path)
             .map_or_else(Place::default, |node| node.place.clone())
     };
-    effective::settle(&mut global, &place_of, diagnostics).map_err(LoadError::Effective)?;
-    loaded.global = global;
-    Ok(())
+    let mut diagnostics = layers.diagnostics.clone();
+    effective::settle(&mut global, &place_of, &mut diagnostics)?;
+    Ok((global, diagnostics))
+}
+
+impl Loaded {
+    /// The same with the static options that the keys of a store hold over file and flags. `pairs` are relative to
+    /// `prefix`; those of other readers are passed over.
+    ///
+    /// # Errors
+    /// An option that cannot be read, or that cannot be meant together with the others. The store can be put right.
+    pub fn with_keys(&self, prefix: &str, pairs: Vec<Pair<'_>>) -> Result<Self, ConfigError> {
+        let mut tree = self.layers.tree.clone();
+        let mut layers = self.layers.clone();
+        layers
+            .diagnostics
+            .extend(overlay(&mut tree, prefix, pairs)?);
+        let global = Global::read(&tree)?;
+        let (global, diagnostics) = settle(global, &tree, &layers)?;
+        Ok(Self {
+            global,
+            diagnostics,
+            ..self.clone()
+        })
+    }
+
+    /// The static configuration as JSON, without its secrets.
+    pub fn shown(&self) -> String {
+        export::json(&self.global).to_string()
+    }
+
+    /// The keys of the static configuration as `storeconfig` writes them, in byte order.
+    ///
+    /// # Errors
+    /// None that reading the configuration did not have.
+    pub fn static_keys(&self) -> Result<Vec<KeyValue>, ConfigError> {
+        let is_there = |name: &str| self.layers.tree.get(&[name]).is_some();
+        Ok(export::static_keys(
+            &Global::read(&self.layers.tree)?,
+            &is_there,
+        ))
+    }
+}
+
+/// Lays the static options among `pairs` over `tree`: sections option by option, named entries whole, lists item by item.
+/// Spec kv-static 2.2.
+pub(super) fn overlay(
+    tree: &mut Node,
+    prefix: &str,
+    mut pairs: Vec<Pair<'_>>,
+) -> Result<Vec<Diagnostic>, ConfigError> {
+    keys::sort(&mut pairs);
+    let mut shaper = Shaper::new(prefix, Manner::Strict);
+    let kind = Kind::Section(Global::OPTIONS);
+    if let Some(over) = shaper.shape(&Branch::grow(&pairs, 0), &kind)? {
+        lay(tree, over, &kind);
+    }
+    Ok(shaper.problems.warnings)
+}
+
+fn lay(tree: &mut Node, over: Node, kind: &Kind) {
+    match (kind, over.data) {
+        (Kind::Section(options), Data::Table(over)) => {
+            let Data::Table(table) = &mut tree.data else {
+                unreachable!("what is below was read as a section before");
+            };
+            for entry in over.entries {
+                let option = options.iter().find(|option| option.name == entry.name);
+                let kind = option.expect("shaped as declared").kind;
+                match table
+                    .entries
+                    .iter_mut()
+                    .find(|below| below.name == entry.name)
+                {
+                    Some(below) => lay(&mut below.node, entry.node, &kind()),
+                    None => table.entries.push(entry),
+                }
+            }
+        }
+        (Kind::Map(_), Data::Table(over)) => {
+            for entry in over.entries {
+                tree.set(&[&entry.name], entry.node);
+            }
+        }
+        (Kind::List(..), Data::List(over)) => {
+            let Data::List(items) = &mut tree.data else {
+                unreachable!("what is below was read as a list before");
+            };
+            for (index, item) in over.into_iter().enumerate() {
+                match items.get_mut(index) {
+                    Some(below) => *below = item,
+                    None => items.push(item),
+                }
+            }
+        }
+        (_, data) => *tree = Node::new(&over.place, data),
+    }
 }
 
 /// `reactor.cores` is the one text that may also be written as a number.
@@ -745,8 +912,13 @@ mod tests {
         );
         assert_eq!(
             command(&["storeconfig", "--consul"]),
-            Ok(Command::StoreConfig)
+            Ok(Command::StoreConfig(StoreConfig::Write))
         );
+        assert_eq!(
+            command(&["storeconfig", "--consul", "--diff"]),
+            Ok(Command::StoreConfig(StoreConfig::Diff))
+        );
+        assert!(command(&["--diff"]).is_err(), "it is no flag of the server");
         assert_eq!(command(&["bug"]), Ok(Command::Bug));
         assert_eq!(command(&["demo", "--reactor.cores=1"]), Ok(Command::Demo));
         assert_eq!(command(&["foo"]), Err("command foo not found".to_owned()));
@@ -771,6 +943,197 @@ mod tests {
         assert_eq!(
             LoadError::CommandNotFound("x".to_owned()).standard_output(),
             None
+        );
+    }
+
+    /// The configuration of a file, flags and the keys of a store below `p`, one `key = value` a line.
+    fn stored(file: &str, flags: &[&str], lines: &str) -> Result<Loaded, String> {
+        let flags: Vec<&str> = flags.iter().copied().chain(["--consul"]).collect();
+        let loaded = try_load(file, &flags)?;
+        let pairs = lines.lines().map(|line| {
+            let (key, value) = line
+                .trim()
+                .split_once(" =")
+                .unwrap_or_else(|| (line.trim(), ""));
+            Pair::new(key, value.trim())
+        });
+        loaded
+            .with_keys("p", pairs.collect())
+            .map_err(|error| error.to_string())
+    }
+
+    fn stored_global(file: &str, flags: &[&str], lines: &str) -> Global {
+        let loaded = stored(file, flags, lines).expect("usable");
+        assert_eq!(messages(&loaded), [""; 0], "{lines}");
+        loaded.global
+    }
+
+    fn stored_fails(lines: &str, expected: &str) {
+        assert_eq!(
+            stored("", &[], lines).map(|_| ()),
+            Err(expected.to_owned()),
+            "{lines}"
+        );
+    }
+
+    #[test]
+    fn a_store_wins_over_flags_and_flags_over_the_file() {
+        let key = "maxidleconnsperhost = 5";
+        let file = "maxIdleConnsPerHost = 3";
+        let flags = ["--maxidleconnsperhost=4"];
+        assert_eq!(stored_global(file, &flags, key).max_idle_conns_per_host, 5);
+        assert_eq!(stored_global(file, &flags, "").max_idle_conns_per_host, 4);
+        // What is empty is not there, and cannot put anything back.
+        assert_eq!(
+            stored_global(file, &[], "maxidleconnsperhost =").max_idle_conns_per_host,
+            3
+        );
+        assert_eq!(
+            stored_global("", &["--loglevel=INFO"], "LogLevel =").log_level,
+            "INFO"
+        );
+        assert_eq!(
+            stored_global("", &[], "MaxIdleConnsPerHost = 0x10").max_idle_conns_per_host,
+            16
+        );
+    }
+
+    #[test]
+    fn sections_of_a_store_are_laid_over_option_by_option() {
+        let api = |flags: &[&str], lines: &str| {
+            let lines =
+                format!("entrypoints/foo/address = :1\nentrypoints/http/address = :2\n{lines}");
+            let api = stored_global("", flags, &lines).api.expect("on");
+            (api.entry_point, api.dashboard)
+        };
+        assert_eq!(
+            api(&["--api"], "api/entrypoint = foo"),
+            ("foo".to_owned(), true)
+        );
+        // Defaults first, also where only the store has the section.
+        assert_eq!(api(&[], "api/entrypoint = foo"), ("foo".to_owned(), true));
+        assert_eq!(
+            api(&[], "api/dashboard = false"),
+            ("traefik".to_owned(), false)
+        );
+        // Markers and empty values make no section.
+        let global = stored_global("", &[], "api/ =\nping/entrypoint =");
+        assert!(global.api.is_none() && global.ping.is_none());
+    }
+
+    #[test]
+    fn names_of_a_store_replace_and_lists_are_laid_over_item_by_item() {
+        let file = "defaultEntryPoints = ['a', 'b', 'c']\n[entryPoints.http]\naddress = ':80'\nredirect.regex = 'x'\n\
+                    [entryPoints.a]\naddress = ':1'\n[entryPoints.b]\naddress = ':2'\n[entryPoints.c]\naddress = ':3'\n\
+                    [entryPoints.x]\naddress = ':4'\n";
+        let global = stored_global(
+            file,
+            &[],
+            "entrypoints/http/compress = true\ndefaultentrypoints/0 = x\nentrypoints/New/address = :9",
+        );
+        let http = &global.entry_points["http"];
+        assert_eq!(
+            (
+                http.address.as_str(),
+                http.compress,
+                http.redirect.is_none()
+            ),
+            ("", true, true)
+        );
+        assert_eq!(global.default_entry_points, ["x", "b", "c"]);
+        assert_eq!(global.entry_points["New"].address, ":9");
+        let list = |lines: &str| stored_global("", &[], lines).root_cas;
+        assert_eq!(
+            list("rootcas/0 = a\nrootcas/5 = b\nrootcas/10 = c"),
+            ["a", "b", "c"]
+        );
+        assert_eq!(list("rootcas = a, b"), ["a", "b"]);
+        stored_fails(
+            "rootcas/x = a",
+            "p/rootcas/x: rootCAs: expected a number, since it is an item of a list",
+        );
+    }
+
+    #[test]
+    fn durations_of_a_store_are_nanoseconds_or_go_text() {
+        let throttle = |value: &str| {
+            stored_global("", &[], &format!("providersthrottleduration = {value}"))
+                .providers_throttle_duration
+                .as_nanos()
+        };
+        assert_eq!(throttle("5"), 5);
+        assert_eq!(throttle("5000000000"), 5_000_000_000);
+        assert_eq!(throttle("0x10"), 16);
+        assert_eq!(throttle("10s"), 10_000_000_000);
+        stored_fails(
+            "providersthrottleduration = soon",
+            "p/providersthrottleduration: providersThrottleDuration: expected a duration (nanoseconds, or text such as \
+             \"500ms\" or \"1m30s\"), found `soon`: it is not a duration",
+        );
+    }
+
+    #[test]
+    fn a_store_with_mistakes_is_an_error_that_names_the_key() {
+        stored_fails(
+            "debug = yes",
+            "p/debug: debug: expected a boolean (true, false, 1, 0, t or f), found `yes`",
+        );
+        stored_fails(
+            "constraints/0 = tag",
+            "p/constraints/0: constraints[0]: constraint expression missing valid operator: '==' or '!='",
+        );
+        stored_fails(
+            "api = true",
+            "p/api: api: expected keys below it, found a value",
+        );
+        stored_fails(
+            "ping/entrypoint = nowhere",
+            "p/ping: ping.entryPoint: unknown entry point \"nowhere\", there are: http",
+        );
+    }
+
+    #[test]
+    fn keys_of_others_below_the_prefix_do_no_harm() {
+        let loaded = stored(
+            "",
+            &[],
+            "backends/b/loadbalancer/stickiness = true\nbackends/b/loadbalancer/stickiness/cookiename = c\n\
+             frontends/f/backend = b\ntls/1/entrypoints = x\nalias = y\nleader = z\nleader/lock = w\nunknown = 1\n\
+             acme/account/object = x\ndebug = true\ndebug/x = 1\napi/dashbord = true",
+        )
+        .expect("usable");
+        // Where a name is a value and a folder, the one that the option can have is taken.
+        assert!(loaded.global.debug);
+        assert!(loaded.global.acme.is_none() && loaded.global.api.is_none());
+        assert_eq!(
+            messages(&loaded),
+            [
+                "unknown option, ignored",
+                "unknown option, ignored, did you mean `dashboard`?"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_flag_lacks_may_come_from_the_store() {
+        let global = stored_global(
+            "",
+            &["--api.entrypoint=foo"],
+            "entrypoints/foo/address = :1\nentrypoints/http/address = :2\nentrypoints/other/tls/snistrict = false",
+        );
+        assert_eq!(global.api.expect("on").entry_point, "foo");
+        assert!(global.entry_points["other"].tls.is_some());
+        assert_eq!(
+            try_load("", &["--api.entrypoint=foo"]).map(|_| ()),
+            Err("Error preparing server: --api.entrypoint: api.entryPoint: unknown entry point \"foo\", there are: http".to_owned())
+        );
+        // A prefix that the store names is the provider's; the store was read below the other one.
+        assert_eq!(
+            stored_global("", &[], "consul/prefix = other")
+                .consul
+                .expect("on")
+                .prefix,
+            "other"
         );
     }
 

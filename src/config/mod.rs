@@ -6,6 +6,7 @@
 //! Read next: `dynamic.rs`.
 
 pub mod acme;
+pub mod bug;
 pub mod cores;
 pub mod dynamic;
 pub mod entrypoint;
@@ -18,9 +19,12 @@ pub mod version;
 
 mod compact;
 mod deprecated;
+mod dynamic_keys;
 mod effective;
+mod export;
 mod flags;
 mod help;
+mod keys;
 mod load;
 #[cfg(test)]
 mod reference;
@@ -31,7 +35,10 @@ mod tree;
 mod unsupported;
 
 pub use dynamic::Dynamic;
+pub use dynamic_keys::DynamicKeys;
+pub use export::{KeyValue, dynamic_keys};
 pub use global::Global;
-pub use load::{Command, LoadError, Loaded, dynamic_from_toml, load};
+pub use keys::{Pair, Problems};
+pub use load::{Command, LoadError, Loaded, StoreConfig, dynamic_from_toml, load};
 pub use units::{ConfigError, Diagnostic, Place};
 pub use unsupported::{blocking, blocking_entry_point, unsupported, unsupported_dynamic};

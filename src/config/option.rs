@@ -36,6 +36,23 @@ pub(super) enum Kind {
     Foreign,
 }
 
+/// A value without its type, for those who write configuration down: as keys of a store, as JSON.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Written {
+    /// A section or a value that is not there.
+    Absent,
+    Bool(bool),
+    Integer(i64),
+    Number(f64),
+    Text(String),
+    Duration(Duration),
+    List(Vec<Self>),
+    Map(Vec<(String, Self)>),
+    Section(Vec<(&'static str, Self)>),
+    /// A section of a provider that Coreway does not have: what is in it was not kept.
+    Foreign,
+}
+
 /// How a value looks to a person.
 pub(super) trait Show {
     fn show(&self) -> String;
@@ -55,6 +72,9 @@ pub(super) trait Value: Show + Sized {
     /// # Errors
     /// The node holds something else, or a value that is out of range.
     fn read(node: &Node) -> Result<Self, ConfigError>;
+
+    /// The value with all that is in it, defaults included.
+    fn written(&self) -> Written;
 
     /// Where it was written, for types that remember.
     fn place(&self) -> Option<&Place> {
@@ -128,6 +148,12 @@ macro_rules! options {
                     $($place: node.place.clone(),)?
                     $($field: $crate::config::option::read(table, $key, default.$field)?,)*
                 })
+            }
+
+            fn written(&self) -> $crate::config::option::Written {
+                $crate::config::option::Written::Section(vec![
+                    $(($key, $crate::config::option::Value::written(&self.$field)),)*
+                ])
             }
 
             $(
@@ -211,6 +237,10 @@ fn excerpt(text: &str) -> String {
 }
 
 impl Value for bool {
+    fn written(&self) -> Written {
+        Written::Bool(*self)
+    }
+
     fn kind() -> Kind {
         Kind::Bool
     }
@@ -235,6 +265,10 @@ impl Show for bool {
 }
 
 impl Value for i64 {
+    fn written(&self) -> Written {
+        Written::Integer(*self)
+    }
+
     fn kind() -> Kind {
         Kind::Integer
     }
@@ -249,7 +283,7 @@ impl Value for i64 {
 }
 
 /// Go's integer syntax: a sign, then decimal, `0x` hexadecimal, or octal after `0`.
-fn go_integer(word: &str) -> Option<i64> {
+pub(super) fn go_integer(word: &str) -> Option<i64> {
     let (negative, digits) = match word.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, word.strip_prefix('+').unwrap_or(word)),
@@ -276,6 +310,10 @@ impl Show for i64 {
 impl Value for f64 {
     const SEPARATORS: &'static [char] = &[',', ';'];
 
+    fn written(&self) -> Written {
+        Written::Number(*self)
+    }
+
     fn kind() -> Kind {
         Kind::Number
     }
@@ -301,6 +339,10 @@ impl Show for f64 {
 }
 
 impl Value for String {
+    fn written(&self) -> Written {
+        Written::Text(self.clone())
+    }
+
     fn kind() -> Kind {
         Kind::Text
     }
@@ -320,6 +362,10 @@ impl Show for String {
 }
 
 impl Value for Duration {
+    fn written(&self) -> Written {
+        Written::Duration(*self)
+    }
+
     fn kind() -> Kind {
         Kind::Duration
     }
@@ -353,6 +399,10 @@ impl Show for Duration {
 
 /// What is not written is `None`.
 impl<T: Value> Value for Option<T> {
+    fn written(&self) -> Written {
+        self.as_ref().map_or(Written::Absent, Value::written)
+    }
+
     fn kind() -> Kind {
         T::kind()
     }
@@ -375,6 +425,10 @@ impl<T: Value> Show for Option<T> {
 }
 
 impl<T: Value> Value for Vec<T> {
+    fn written(&self) -> Written {
+        Written::List(self.iter().map(Value::written).collect())
+    }
+
     fn kind() -> Kind {
         Kind::List(Box::new(T::kind()), T::SEPARATORS)
     }
@@ -401,6 +455,15 @@ impl<T: Value> Show for Vec<T> {
 }
 
 impl<T: Value> Value for BTreeMap<String, T> {
+    fn written(&self) -> Written {
+        let entries = self.iter();
+        Written::Map(
+            entries
+                .map(|(name, value)| (name.clone(), value.written()))
+                .collect(),
+        )
+    }
+
     fn kind() -> Kind {
         Kind::Map(Box::new(T::kind()))
     }
@@ -441,6 +504,10 @@ pub struct Foreign {
 }
 
 impl Value for Foreign {
+    fn written(&self) -> Written {
+        Written::Foreign
+    }
+
     fn kind() -> Kind {
         Kind::Foreign
     }
@@ -470,7 +537,37 @@ pub struct Constraint {
     pub glob: String,
 }
 
+impl Constraint {
+    /// Whether what has these tags is to be used. Spec kv-dynamic 3.2.
+    pub fn holds<'t>(&self, mut tags: impl Iterator<Item = &'t str>) -> bool {
+        tags.any(|tag| matches(&self.glob, tag)) == self.must_match
+    }
+}
+
+/// Whether `text` is what `glob` says, in which `*` stands for anything.
+fn matches(glob: &str, text: &str) -> bool {
+    let Some((first, rest)) = glob.split_once('*') else {
+        return glob == text;
+    };
+    let Some(mut text) = text.strip_prefix(first) else {
+        return false;
+    };
+    let mut pieces: Vec<&str> = rest.split('*').collect();
+    let last = pieces.pop().unwrap_or_default();
+    for piece in pieces {
+        match text.find(piece) {
+            Some(at) => text = &text[at + piece.len()..],
+            None => return false,
+        }
+    }
+    text.ends_with(last)
+}
+
 impl Value for Constraint {
+    fn written(&self) -> Written {
+        Written::Text(self.show())
+    }
+
     fn kind() -> Kind {
         Kind::Text
     }
@@ -511,6 +608,10 @@ pub struct StatusCodes(pub String);
 
 impl Value for StatusCodes {
     const SEPARATORS: &'static [char] = &[',', ';'];
+
+    fn written(&self) -> Written {
+        Written::Text(self.0.clone())
+    }
 
     fn kind() -> Kind {
         Kind::Text
@@ -570,6 +671,32 @@ mod tests {
             word::<bool>("yes"),
             Err("--x: expected a boolean (true, false, 1, 0, t or f), found `yes`".to_owned())
         );
+    }
+
+    #[test]
+    fn constraints_ask_for_a_tag_or_for_none() {
+        let check = |text: &str, tags: &[&str], expected: bool| {
+            let constraint = word::<Constraint>(text).expect("valid");
+            assert_eq!(
+                constraint.holds(tags.iter().copied()),
+                expected,
+                "{text} of {tags:?}"
+            );
+        };
+        check("tag==api", &["api", "helloworld"], true);
+        check("tag==api", &["web"], false);
+        check("tag==api", &[], false);
+        check("tag!=api", &["api", "helloworld"], false);
+        check("tag!=api", &["web"], true);
+        check("tag!=api", &[], true);
+        check("tag==w*", &["web"], true);
+        check("tag==*", &["web"], true);
+        check("tag==*", &[], false);
+        check("tag==us-*-1", &["us-east-1"], true);
+        check("tag==us-*-1", &["us-1"], false);
+        check("tag==*a*b*", &["xxaxxbxx"], true);
+        check("tag==*a*b", &["xxbxxa"], false);
+        check("tag==a*a", &["a"], false);
     }
 
     #[test]

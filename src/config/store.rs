@@ -24,11 +24,11 @@ macro_rules! store {
                 "password" password: String,
                 /// How it is spoken to over TLS.
                 "tls" tls: Option<ClientTls>,
-                /// Tags that finds must have, besides the global ones.
+                /// What the tags of servers must fulfil, besides the global ones: `tag==glob` or `tag!=glob`.
                 "constraints" constraints: Vec<Constraint>,
-                /// Template that makes configuration from the keys.
+                /// Not supported: a template that makes configuration from the keys is an error.
                 "filename" filename: String,
-                /// Logs the rendered template at level DEBUG.
+                /// Has no effect: no text is made of the keys.
                 "debugLogGeneratedTemplate" debug_log_generated_template: bool,
                 /// Has no effect.
                 "trace" trace: bool,

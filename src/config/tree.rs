@@ -1,4 +1,4 @@
-//! The tree that every source of configuration becomes: a TOML file, flags, later a key-value store.
+//! The tree that every source of configuration becomes: a TOML file, flags, a key-value store.
 //!
 //! Owns the shape: every node knows where it was written. Never knows which options exist.
 //! Read next: `option.rs` (what a tree is read into), `spelling.rs` (how its keys find their options).
@@ -87,6 +87,18 @@ impl Node {
             }
         };
         table.entries[index].node.set(rest, node);
+    }
+
+    /// Takes what is at `path` out.
+    pub(super) fn remove(&mut self, path: &[&str]) {
+        let (Some((first, rest)), Data::Table(table)) = (path.split_first(), &mut self.data) else {
+            return;
+        };
+        if rest.is_empty() {
+            table.entries.retain(|entry| entry.name != *first);
+        } else if let Some(entry) = table.entries.iter_mut().find(|entry| entry.name == *first) {
+            entry.node.remove(rest);
+        }
     }
 
     /// What a message calls this kind of value.

@@ -64,7 +64,6 @@ macro_rules! blocks_entry_point {
 }
 
 const NOT_PROVIDED: &str = "is a provider that Coreway does not have; the section has no effect";
-const NO_STORE: &str = "is not supported yet; nothing is read from the store";
 const NO_METRICS: &str = "is not supported yet; there are no metrics";
 
 /// Every option whose feature is not there yet.
@@ -78,7 +77,6 @@ pub(super) const ROWS: &[Row] = &[
     ),
     // Static sections.
     ignored("sendAnonymousUsage", "has no effect: Coreway sends nothing"),
-    ignored("constraints", "has no effect: no provider here has tags"),
     ignored(
         "hostResolver",
         "is not supported yet; rules match the host that was asked for",
@@ -94,10 +92,6 @@ pub(super) const ROWS: &[Row] = &[
     ignored("tracing", "is not supported yet; there are no traces"),
     ignored("acme", "is not supported yet; no certificate is ordered"),
     ignored("cluster", "is not supported yet; this node runs alone"),
-    ignored("consul", NO_STORE),
-    ignored("etcd", NO_STORE),
-    ignored("zookeeper", NO_STORE),
-    ignored("boltdb", NO_STORE),
     ignored("docker", NOT_PROVIDED),
     ignored("marathon", NOT_PROVIDED),
     ignored("mesos", NOT_PROVIDED),

@@ -4,6 +4,7 @@
 //! bytes, and no core ever waits for it.
 //! Read next: `throttle.rs`, then `docs/update.md` for the whole path of a change.
 
+pub mod acme_object;
 pub mod files;
 pub mod hashing;
 pub mod health;
@@ -11,6 +12,8 @@ pub mod lifecycle;
 pub mod merge;
 pub mod publish;
 pub mod resolve;
+pub mod storeconfig;
+pub mod stores;
 pub mod throttle;
 
 use std::collections::BTreeMap;
@@ -110,6 +113,7 @@ async fn serve(start: Start) -> io::Result<Ended> {
     let mut heard = listen(reports)?;
     let (updates, mut updated) = mpsc::channel(UPDATES_MAX);
     let file = start_file(&global, static_file, updates.clone())?;
+    stores::start(&global, &updates)?;
     let mut control = Control::new(&global, &settings, &cores);
 
     let mut turn = tokio::time::interval(lifecycle::TURN);

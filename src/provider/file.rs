@@ -123,6 +123,17 @@ pub fn start(
     Ok(Handle { wakes })
 }
 
+/// The rules of a source as they are now, with the paths of certificates as they are written.
+///
+/// # Errors
+/// Something cannot be read or used; the text says what and where.
+pub fn read_once(source: Source) -> Result<Dynamic, String> {
+    let (updates, _) = mpsc::channel(1);
+    let provider = Provider::new(source, false, LOOK_INTERVAL, updates);
+    let read = provider.read().and_then(|texts| provider.decode(&texts));
+    read.map_err(|error| error.to_string())
+}
+
 /// A file as it was read.
 #[derive(Debug, PartialEq, Eq)]
 struct Text {
@@ -381,11 +392,11 @@ fn decode_text(name: &str, text: &str) -> Result<Dynamic, String> {
 }
 
 /// A file that a certificate names, and its text; `None` if there is no such file.
-type Named = (String, Option<String>);
+pub(super) type Named = (String, Option<String>);
 
 /// Puts the text of certificates in the place of their paths: a configuration holds them as they were when it was read,
 /// so that a renewed certificate is a changed configuration. Returns what was read.
-fn inline(dynamic: &mut Dynamic) -> Vec<Named> {
+pub(super) fn inline(dynamic: &mut Dynamic) -> Vec<Named> {
     let mut named = Vec::new();
     for entry in &mut dynamic.tls {
         let pair = &mut entry.certificate;

@@ -5,6 +5,7 @@
 //! Read next: `file.rs`.
 
 pub mod file;
+pub mod kv;
 pub mod template;
 
 use crate::config::Dynamic;
