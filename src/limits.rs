@@ -151,11 +151,35 @@ pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of the search cache of one regular expression on one core, filled only when the expression is used.
 pub const REGEX_CACHE_BYTES_MAX: usize = 256 * 1024;
 
+/// Bytes of a body that is worth compressing, where its length is known (spec static-config 4.2).
+pub const COMPRESS_BYTES_MIN: u64 = 512;
+
+/// Answers that one core compresses at once; the others pass as they are. About 300 KB of memory for each.
+pub const COMPRESSORS_MAX: usize = 128;
+
+/// Compressors that a core keeps for the next answers.
+pub const COMPRESSORS_SPARE_MAX: usize = 16;
+
 /// How often a request is sent for one `buffering.retryExpression`, however true it stays (spec backends 8).
 pub const BUFFERING_ATTEMPTS_MAX: u32 = 11;
 
 /// Bytes of a body that `buffering` holds in memory where its options do not say.
 pub const BUFFERING_MEMORY_BYTES: u64 = 1024 * 1024;
+
+/// Bytes of all bodies that `buffering` holds in memory. Over it they go to files early.
+pub const HELD_MEMORY_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Bytes of all bodies that `buffering` holds in files. Over it: 503. The disk is another bound, with the same answer.
+pub const HELD_FILES_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+
+/// Threads that read and write those files.
+pub const DISK_THREADS: usize = 2;
+
+/// Jobs that wait for such a thread, each with at most one large buffer. Over it: 503.
+pub const DISK_JOBS_MAX: usize = 1024;
+
+/// How long an exchange waits for such a job. Over it: 503.
+pub const DISK_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Parentheses around a part of a circuit breaker's or retry expression: reading and deciding one take stack for each.
 pub const EXPRESSION_DEPTH_MAX: usize = 64;

@@ -5,6 +5,7 @@
 //! Never blocks either side. Read next: `proxy/mod.rs` (the core's side).
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -30,6 +31,11 @@ pub enum Message {
     },
     /// What became of a [`Work`] of this core.
     Done { ticket: u64, verdict: bool },
+    /// What became of a [`DiskWork`] of this core.
+    Disk {
+        ticket: u64,
+        outcome: io::Result<DiskOutcome>,
+    },
     /// Close the listening sockets and idle connections; say `Connection: close` on what is under way.
     Drain,
     /// Cut what is left and return.
@@ -48,6 +54,40 @@ impl fmt::Debug for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Work {}", self.ticket)
     }
+}
+
+/// Something to do with a file, for a thread that may wait for a disk.
+#[derive(Debug)]
+pub struct DiskWork {
+    pub job: DiskJob,
+    pub ticket: u64,
+    /// Where the outcome goes, as [`Message::Disk`].
+    pub asker: MailboxSender,
+}
+
+#[derive(Debug)]
+pub enum DiskJob {
+    /// Writes all bytes at an offset, into a new file if there is none.
+    Write {
+        file: Option<Arc<File>>,
+        bytes: Vec<u8>,
+        at: u64,
+    },
+    /// Fills `bytes` with what is at an offset.
+    Read {
+        file: Arc<File>,
+        bytes: Vec<u8>,
+        at: u64,
+    },
+    /// Lets go of a file. Nobody is told.
+    Close(Arc<File>),
+}
+
+/// A job that was done: its file, and its memory back.
+#[derive(Debug)]
+pub struct DiskOutcome {
+    pub file: Arc<File>,
+    pub bytes: Vec<u8>,
 }
 
 /// What a core says back.

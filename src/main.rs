@@ -168,6 +168,7 @@ fn run(
         reactor::cpus_allowed().len(),
         reactor::yield_to_others,
     )?;
+    control::disk::start(&launched.disk)?;
     is_listening(&launched.addresses);
 
     let cores = launched

@@ -39,6 +39,8 @@ pub struct EntryPoint {
     pub proxy_protocol: Option<Trust>,
     /// Steps for every request, before a frontend is looked for, in their order.
     pub middlewares: Box<[Middleware]>,
+    /// Answers are compressed for clients that can read it.
+    pub compress: bool,
     /// Speaks TLS, in this way.
     pub tls: Option<tls::Server>,
 }

@@ -184,6 +184,7 @@ fn entry_point(
             forwarded_headers,
             proxy_protocol,
             middlewares,
+            compress: written.compress,
             tls,
         }),
         _ => Err(rejections),

@@ -42,7 +42,7 @@ options! {
         "maxConn" max_conn: Option<MaxConn>,
         /// Asking each server whether it works.
         "healthCheck" health_check: Option<HealthCheck>,
-        /// Holding whole requests and answers, with limits.
+        /// Holding whole requests and answers, with limits. Nothing is streamed then.
         "buffering" buffering: Option<Buffering>,
         /// When parts of an answer are passed on.
         "responseForwarding" response_forwarding: Option<ResponseForwarding>,
@@ -116,15 +116,15 @@ options! {
     /// Holding whole requests and answers.
     pub struct Buffering {
         place;
-        /// Longest request body; 0 is no limit.
+        /// Longest request body in bytes, over it 413; 0 is no limit.
         "maxRequestBodyBytes" max_request_body_bytes: i64,
-        /// How much of a request body is held in memory.
+        /// Bytes of a request body that are held in memory, the rest goes to a file; 0 is 1 MiB.
         "memRequestBodyBytes" mem_request_body_bytes: i64,
-        /// Longest answer body; 0 is no limit.
+        /// Longest answer body in bytes, over it 500; 0 is no limit.
         "maxResponseBodyBytes" max_response_body_bytes: i64,
-        /// How much of an answer body is held in memory.
+        /// Bytes of an answer body that are held in memory, the rest goes to a file; 0 is 1 MiB.
         "memResponseBodyBytes" mem_response_body_bytes: i64,
-        /// When to try again, such as `IsNetworkError() && Attempts() < 2`.
+        /// When a request is sent again, such as `IsNetworkError() && Attempts() <= 2`; at most 11 times.
         "retryExpression" retry_expression: String,
     }
 

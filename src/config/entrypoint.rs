@@ -11,7 +11,7 @@ options! {
         place;
         /// `host:port`; no host is every address, IPv6 in brackets.
         "address" address: String,
-        /// Compresses answers with gzip.
+        /// Compresses answers of 512 bytes and more with gzip, for clients that accept it.
         "compress" compress: bool,
         /// Speaks TLS.
         "tls" tls: Option<Tls>,

@@ -71,10 +71,6 @@ pub(super) const ROWS: &[Row] = &[
     // Entry points.
     blocks_entry_point!("auth.digest"),
     blocks_entry_point!("auth.forward"),
-    ignored(
-        "entryPoints.*.compress",
-        "is not supported yet; answers are not compressed",
-    ),
     // Static sections.
     ignored("sendAnonymousUsage", "has no effect: Coreway sends nothing"),
     ignored(
@@ -126,10 +122,6 @@ pub(super) const ROWS: &[Row] = &[
         unsafe_to_ignore: None,
         needs: |method| method.eq_ignore_ascii_case("drr"),
     },
-    ignored(
-        "backends.*.buffering",
-        "is not supported yet; nothing is held whole, and sizes are not limited",
-    ),
     ignored(
         "backends.*.responseForwarding",
         "is not supported yet; what arrives is passed on at once",

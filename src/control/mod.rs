@@ -5,6 +5,7 @@
 //! Read next: `throttle.rs`, then `docs/update.md` for the whole path of a change.
 
 pub mod acme_object;
+pub mod disk;
 pub mod files;
 pub mod hashing;
 pub mod health;
@@ -443,7 +444,9 @@ mod tests {
                                 .send(Report::Drained { core: number })
                                 .expect("heard");
                         }
-                        Message::Connection { .. } | Message::Done { .. } => {}
+                        Message::Connection { .. }
+                        | Message::Disk { .. }
+                        | Message::Done { .. } => {}
                         Message::Stop => {
                             told.send(format!("{number} stops")).expect("heard");
                             return;
@@ -491,6 +494,7 @@ mod tests {
                 forwarded_headers: Trust::Everybody,
                 proxy_protocol: None,
                 middlewares: Box::default(),
+                compress: false,
                 tls: None,
             }],
             timeouts: Timeouts {

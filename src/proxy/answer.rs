@@ -11,13 +11,16 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::body::{self, COPY_BYTES_MAX, Upload};
+use super::compress;
 use super::connection::Client;
 use super::core::Core;
-use super::failure::{Cause, Failure, Retry, Stage};
+use super::failure::{Cause, Failure, Retry, Side, Stage};
 use super::forward::{self, ToClient};
+use super::held::{Held, NotHeld};
 use super::page::Instead;
 use super::stream::Stream;
 use super::upstream::Upstream;
+use crate::backend::buffering::{Attempt, Bounds, Buffering};
 use crate::frontend::{Frontend, Scratch};
 use crate::http::body::{BodyReader, Framing};
 use crate::http::h1::encode;
@@ -41,6 +44,10 @@ pub(crate) struct Answering<'a> {
     pub(crate) frontend: &'a Frontend,
     /// It is an error page.
     pub(crate) instead: Option<&'a mut Instead>,
+    /// What its backend holds, and which attempt this is.
+    pub(crate) buffering: Option<(&'a Buffering, u32)>,
+    /// As in the session.
+    pub(crate) takes_gzip: bool,
     /// What `Set-Cookie` tells the client of its server.
     pub(crate) cookie: Option<&'a [u8]>,
     pub(crate) scratch: &'a mut Scratch,
@@ -98,6 +105,16 @@ pub(crate) async fn relay(
             Err(_) => End::Cut,
         });
     }
+    if let Some((buffering, number)) = answering.buffering {
+        let attempt = Attempt {
+            number,
+            status: answering.answer.status,
+            method: answering.head.method(),
+        };
+        if buffering.wants_retry(attempt) {
+            return Err(discard(piece, &response, answering));
+        }
+    }
     match &mut answering.instead {
         Some(instead) => instead.take_over(answering.answer, &mut response),
         None if answering
@@ -109,15 +126,27 @@ pub(crate) async fn relay(
         }
         None => {}
     }
+    let held = match answering.buffering {
+        Some((buffering, _)) if response.framing != Framing::None => {
+            let (piece, response) = (&mut piece, &mut response);
+            let holding = hold(
+                core,
+                client,
+                upstream,
+                answering,
+                buffering.answer,
+                piece,
+                response,
+            );
+            Some(Box::pin(holding).await?)
+        }
+        _ => None,
+    };
+    let mut passed = 0;
     let unread = answering
         .instead
         .as_ref()
         .is_some_and(|instead| instead.unread);
-    let to_client = ToClient::of(
-        answering.head.version,
-        &response,
-        answering.request.persistent && !unread && !core.draining(),
-    );
     answering.answer.strip_hop_by_hop();
     forward::dress(
         core,
@@ -128,6 +157,21 @@ pub(crate) async fn relay(
         answering.scratch,
     );
     forward::tell_server(answering.answer, answering.cookie);
+    let mut reader = BodyReader::new(response.framing);
+    let mut compressing = None;
+    if core.entry_point(client.entry_point).compress {
+        // After the steps of the frontend: they must not say what it becomes here.
+        if answering.takes_gzip {
+            let (compressors, answer) = (&core.compressors, &mut *answering.answer);
+            compressing = compressors.begin(answer, &mut response, piece.bytes());
+        }
+        compress::vary(answering.answer);
+    }
+    let to_client = ToClient::of(
+        answering.head.version,
+        &response,
+        answering.request.persistent && !unread && !core.draining(),
+    );
     if stream.is_none() {
         forward::answer_head(
             core,
@@ -139,7 +183,6 @@ pub(crate) async fn relay(
     }
     // The head waits for the first piece of the body: both go in one operation.
     let mut out = Some(out);
-    let mut reader = BodyReader::new(response.framing);
     let mut clean = true;
     answering.trailers.clear();
     loop {
@@ -152,6 +195,9 @@ pub(crate) async fn relay(
         piece.truncate(decoded.data.end);
         piece.advance(decoded.data.start);
         let finished = decoded.finished;
+        if let Some(compressing) = &mut compressing {
+            piece = Box::pin(compressing.next(piece, finished)).await;
+        }
         let sent = match stream {
             None => {
                 frame(answering, &to_client, out.take(), piece, finished);
@@ -184,7 +230,12 @@ pub(crate) async fn relay(
         if core.settings.timeouts.write.is_none() {
             client.timer.set(coarse() + SEND_STALL_TIMEOUT);
         }
-        piece = match next(core, client, upstream, answering, None).await {
+        passed += data as u64;
+        let arrived = match &held {
+            None => next(core, client, upstream, answering, None).await,
+            Some(held) => Box::pin(held.read(passed)).await.map_err(lost),
+        };
+        piece = match arrived {
             Ok(piece) if piece.is_empty() => {
                 if reader.end_of_stream().is_err() {
                     tracing::warn!("server closed before its answer was complete");
@@ -281,7 +332,65 @@ async fn pass_on(
     Ok(())
 }
 
-/// Lets go of an answer that an error page stands for. `piece` came behind its head.
+/// Takes the body of an answer in whole, before its client gets anything. `piece` came behind its head, and becomes the
+/// first of what is held; the framing becomes a length.
+async fn hold(
+    core: &Core,
+    client: &Client,
+    upstream: &mut Upstream,
+    answering: &mut Answering<'_>,
+    bounds: Bounds,
+    piece: &mut Buffer,
+    response: &mut Response,
+) -> Result<Held, Failure> {
+    let failed = |cause| Failure::server(Stage::Answer, Retry::Never, cause);
+    if let (Framing::Length(length), Some(max)) = (response.framing, bounds.max)
+        && length > max
+    {
+        return Err(failed(Cause::AnswerTooLong));
+    }
+    let mut held = Held::new(&core.disk, bounds);
+    let mut reader = BodyReader::new(response.framing);
+    let mut arrived = std::mem::replace(piece, Buffer::empty());
+    loop {
+        let decoded = reader
+            .decode(arrived.bytes_mut(), answering.trailers)
+            .map_err(|_| failed(Cause::Closed))?;
+        response.persistent &= decoded.consumed == arrived.len();
+        held.push(&arrived.bytes()[decoded.data])
+            .await
+            .map_err(|error| match error {
+                NotHeld::TooLong => failed(Cause::AnswerTooLong),
+                NotHeld::NoRoom(error) => lost(error),
+            })?;
+        if decoded.finished {
+            break;
+        }
+        arrived = next(core, client, upstream, answering, None).await?;
+        if arrived.is_empty() {
+            reader.end_of_stream().map_err(|_| failed(Cause::Closed))?;
+            response.persistent = false;
+        }
+    }
+    response.framing = Framing::Length(held.len());
+    response.content_length = Some(held.len());
+    *piece = held.read(0).await.map_err(lost)?;
+    if core.settings.timeouts.write.is_none() {
+        client.timer.set(coarse() + SEND_STALL_TIMEOUT);
+    }
+    Ok(held)
+}
+
+fn lost(error: io::Error) -> Failure {
+    Failure {
+        side: Side::Proxy,
+        stage: Stage::Answer,
+        retry: Retry::Never,
+        cause: Cause::NotHeld(error),
+    }
+}
+
+/// Lets go of an answer that an error page stands for, or another attempt. `piece` came behind its head.
 fn discard(mut piece: Buffer, response: &Response, answering: &mut Answering<'_>) -> Failure {
     let mut reader = BodyReader::new(response.framing);
     let ended = match reader.decode(piece.bytes_mut(), answering.trailers) {
@@ -392,7 +501,7 @@ async fn forward_interim(client: &Client, answering: &mut Answering<'_>) -> Resu
 }
 
 /// Tells a client that waits for it to send its body.
-async fn go_on(client: &Client, upload: &Upload) -> Result<(), Failure> {
+pub(crate) async fn go_on(client: &Client, upload: &Upload) -> Result<(), Failure> {
     if let Some(stream) = client.transport.stream() {
         stream.go_on().map_err(|_| client_gone())?;
         upload.start();

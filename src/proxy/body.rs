@@ -9,12 +9,17 @@ use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
 
+use super::answer;
 use super::connection::Client;
 use super::core::Core;
+use super::failure::{Cause, Failure, Retry, Side, Stage};
+use super::held::{Held, NotHeld};
+use super::session::Session;
 use super::transport::Transport;
+use crate::backend::buffering::Bounds;
 use crate::http::Head;
 use crate::http::body::{BodyReader, Framing};
-use crate::http::h1::encode;
+use crate::http::h1::{Request, encode};
 use crate::limits::BODY_STALL_TIMEOUT;
 use crate::reactor::{Buffer, Room, Timer};
 use crate::reactor::{Instant, coarse};
@@ -96,11 +101,17 @@ pub(crate) enum UploadEnd {
     ClientGone,
     Malformed,
     TooSlow,
+    /// What was held of it cannot be read.
+    Lost,
 }
 
 impl UploadEnd {
-    pub(crate) fn client_failed(self) -> bool {
-        matches!(self, Self::ClientGone | Self::Malformed | Self::TooSlow)
+    /// What the server has is not the whole body, and never will be.
+    pub(crate) fn is_cut(self) -> bool {
+        matches!(
+            self,
+            Self::ClientGone | Self::Malformed | Self::TooSlow | Self::Lost
+        )
     }
 }
 
@@ -110,6 +121,8 @@ pub(crate) struct Sending<'a> {
     pub(crate) inbound: &'a mut Option<Buffer>,
     pub(crate) trailers: &'a mut Head,
     pub(crate) timer: &'a Timer,
+    /// It is here already, whole.
+    pub(crate) held: Option<&'a Held>,
 }
 
 /// Relays a request's body. `at` is when its head had come: `readTimeout` counts from there.
@@ -130,68 +143,23 @@ pub(crate) async fn upload(
         }
     })
     .await;
-    let Sending {
-        framing,
-        inbound,
-        trailers,
-        timer,
-    } = sending;
-    let deadline = core.settings.timeouts.read.map(|limit| at + limit);
-    let chunked = framing == Framing::Chunked;
-    let stream = client.transport.stream();
-    let mut reader = BodyReader::new(match framing {
-        // No chunks arrive over HTTP/2: its frames say where a body ends.
-        Framing::Chunked if stream.is_some() => Framing::UntilClose,
-        framing => framing,
-    });
+    if let Some(held) = sending.held {
+        return send_held(server, held, sending.timer).await;
+    }
+    let chunked = sending.framing == Framing::Chunked;
+    let timer = sending.timer;
     let mut out: Vec<Buffer> = Vec::with_capacity(2);
-    let mut room = Room::Small;
-    trailers.clear();
-    while !reader.finished() {
-        let mut buffer = match inbound.take() {
-            Some(buffer) if !buffer.is_empty() => buffer,
-            _ => {
-                timer.set(deadline.unwrap_or_else(|| coarse() + BODY_STALL_TIMEOUT));
-                match client.transport.recv(room, timer).await {
-                    Ok(buffer) if buffer.is_empty() => {
-                        let Some(stream) = stream else {
-                            return UploadEnd::ClientGone;
-                        };
-                        if reader.end_of_stream().is_err()
-                            || stream.trailers(trailers).await.is_err()
-                        {
-                            return UploadEnd::Malformed;
-                        }
-                        buffer
-                    }
-                    Ok(buffer) => buffer,
-                    Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                        return UploadEnd::TooSlow;
-                    }
-                    Err(_) => return UploadEnd::ClientGone,
-                }
-            }
+    let mut arriving = Arriving::new(core, client, sending, at);
+    while !arriving.is_whole() {
+        let buffer = match arriving.next().await {
+            Ok(buffer) => buffer,
+            Err(end) => return end,
         };
-        let Ok(decoded) = reader.decode(buffer.bytes_mut(), trailers) else {
-            return UploadEnd::Malformed;
-        };
-        if decoded.consumed < buffer.len() {
-            // The next request is behind the body: it stays, and the body's end goes on as a copy.
-            let mut last = Buffer::take(room);
-            last.extend(&buffer.bytes()[decoded.data.clone()]);
-            buffer.advance(decoded.consumed);
-            *inbound = Some(buffer);
-            buffer = last;
-        } else {
-            buffer.truncate(decoded.data.end);
-            buffer.advance(decoded.data.start);
-        }
-        room = Room::Large;
         if chunked {
             let mut frame = Buffer::take(Room::Small);
             chunk(&mut out, &mut frame, buffer);
-            if decoded.finished {
-                encode::trailers(frame.vec_mut(), trailers);
+            if arriving.is_whole() {
+                encode::trailers(frame.vec_mut(), arriving.trailers);
             }
             out.push(frame);
         } else {
@@ -203,4 +171,171 @@ pub(crate) async fn upload(
         }
     }
     UploadEnd::Done
+}
+
+/// Sends a body that is held.
+async fn send_held(server: &Transport, held: &Held, timer: &Timer) -> UploadEnd {
+    let mut sent = 0;
+    while sent < held.len() {
+        let Ok(piece) = held.read(sent).await else {
+            return UploadEnd::Lost;
+        };
+        sent += piece.len() as u64;
+        timer.set(coarse() + BODY_STALL_TIMEOUT);
+        if server.send(piece, timer).await.is_err() {
+            return UploadEnd::ServerGone;
+        }
+    }
+    UploadEnd::Done
+}
+
+/// Takes a request's body in whole, before anybody is asked.
+///
+/// # Errors
+/// The client did not send it, or it is not held: the client can be told.
+pub(crate) async fn hold(
+    core: &Core,
+    client: &Client,
+    session: &mut Session,
+    request: &Request,
+    bounds: Bounds,
+    at: Instant,
+) -> Result<Held, Failure> {
+    let failed = |cause| Failure {
+        side: match cause {
+            Cause::NotHeld(_) => Side::Proxy,
+            _ => Side::Client,
+        },
+        stage: Stage::Receive,
+        retry: Retry::Never,
+        cause,
+    };
+    if let (Framing::Length(length), Some(max)) = (request.framing, bounds.max)
+        && length > max
+    {
+        return Err(failed(Cause::BodyTooLong));
+    }
+    if request.expect_continue {
+        let told = Upload::new(true, true);
+        answer::go_on(client, &told).await?;
+    }
+    session.body_begun = true;
+    let mut held = Held::new(&core.disk, bounds);
+    let sending = Sending {
+        framing: request.framing,
+        inbound: &mut session.inbound,
+        trailers: &mut session.request_trailers,
+        timer: &session.upload,
+        held: None,
+    };
+    let mut arriving = Arriving::new(core, client, sending, at);
+    while !arriving.is_whole() {
+        let piece = arriving.next().await.map_err(|end| {
+            failed(match end {
+                UploadEnd::Malformed => Cause::ClientBody,
+                UploadEnd::TooSlow => Cause::ClientSlow,
+                _ => Cause::ClientGone,
+            })
+        })?;
+        held.push(piece.bytes()).await.map_err(|error| {
+            failed(match error {
+                NotHeld::TooLong => Cause::BodyTooLong,
+                NotHeld::NoRoom(error) => Cause::NotHeld(error),
+            })
+        })?;
+    }
+    session.body_ended = true;
+    Ok(held)
+}
+
+/// A request's body as it comes from its client.
+pub(crate) struct Arriving<'a> {
+    client: &'a Client,
+    inbound: &'a mut Option<Buffer>,
+    /// There once the body is whole.
+    trailers: &'a mut Head,
+    timer: &'a Timer,
+    /// Of the whole body, if it has one.
+    deadline: Option<Instant>,
+    reader: BodyReader,
+    room: Room,
+}
+
+impl<'a> Arriving<'a> {
+    /// `at` is when the head had come: `readTimeout` counts from there.
+    pub(crate) fn new(core: &Core, client: &'a Client, sending: Sending<'a>, at: Instant) -> Self {
+        let Sending {
+            framing,
+            inbound,
+            trailers,
+            timer,
+            held: _,
+        } = sending;
+        trailers.clear();
+        Self {
+            client,
+            inbound,
+            trailers,
+            timer,
+            deadline: core.settings.timeouts.read.map(|limit| at + limit),
+            reader: BodyReader::new(match framing {
+                // No chunks arrive over HTTP/2: its frames say where a body ends.
+                Framing::Chunked if client.transport.stream().is_some() => Framing::UntilClose,
+                framing => framing,
+            }),
+            room: Room::Small,
+        }
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.reader.finished()
+    }
+
+    /// Some of the body, or nothing of it where only its framing came. Not for a body that is whole.
+    ///
+    /// # Errors
+    /// The client has left, is too slow, or sends no body.
+    pub(crate) async fn next(&mut self) -> Result<Buffer, UploadEnd> {
+        let mut buffer = match self.inbound.take() {
+            Some(buffer) if !buffer.is_empty() => buffer,
+            _ => self.receive().await?,
+        };
+        let decoded = self
+            .reader
+            .decode(buffer.bytes_mut(), self.trailers)
+            .map_err(|_| UploadEnd::Malformed)?;
+        if decoded.consumed < buffer.len() {
+            // The next request is behind the body: it stays, and the body's end goes on as a copy.
+            let mut last = Buffer::take(self.room);
+            last.extend(&buffer.bytes()[decoded.data.clone()]);
+            buffer.advance(decoded.consumed);
+            *self.inbound = Some(buffer);
+            buffer = last;
+        } else {
+            buffer.truncate(decoded.data.end);
+            buffer.advance(decoded.data.start);
+        }
+        self.room = Room::Large;
+        Ok(buffer)
+    }
+
+    async fn receive(&mut self) -> Result<Buffer, UploadEnd> {
+        let limit = || coarse() + BODY_STALL_TIMEOUT;
+        self.timer.set(self.deadline.unwrap_or_else(limit));
+        let transport = &self.client.transport;
+        match transport.recv(self.room, self.timer).await {
+            Ok(buffer) if buffer.is_empty() => {
+                let stream = transport.stream().ok_or(UploadEnd::ClientGone)?;
+                if self.reader.end_of_stream().is_err()
+                    || stream.trailers(self.trailers).await.is_err()
+                {
+                    return Err(UploadEnd::Malformed);
+                }
+                Ok(buffer)
+            }
+            Ok(buffer) => Ok(buffer),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(UploadEnd::TooSlow),
+            Err(_) => Err(UploadEnd::ClientGone),
+        }
+    }
 }

@@ -351,6 +351,7 @@ fn refusal(core: &Core, answer: Answer) -> Buffer {
         version: Version::Http11,
         head_only: false,
         keep: false,
+        varies: false,
     };
     reply::write(core, answer, manner, coarse(), out.vec_mut());
     out

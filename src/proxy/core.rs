@@ -12,15 +12,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam::channel::Sender;
 
+use super::compress::Compressors;
 use super::connection::Client;
 use super::date::Date;
+use super::disk::Disk;
 use super::handshake::Handshakes;
 use super::hashing::Hashing;
 use super::random::Random;
 use super::session::Session;
 use super::upstream::Pools;
 use crate::limits::{DESCRIPTORS_BASE, DESCRIPTORS_PER_CORE, DESCRIPTORS_RESERVED_PART, HOT_WAIT};
-use crate::mailbox::{MailboxSender, Report, Work};
+use crate::mailbox::{DiskWork, MailboxSender, Report, Work};
 use crate::reactor::{self, Buffer};
 use crate::settings::{EntryPoint, Settings};
 use crate::snapshot::{EntryPointId, Snapshot};
@@ -99,8 +101,10 @@ pub(crate) struct Core {
     pub(crate) pools: Pools,
     pub(crate) date: Date,
     pub(crate) random: Random,
+    pub(crate) compressors: Compressors,
     pub(crate) handshakes: Handshakes,
     pub(crate) hashing: Hashing,
+    pub(crate) disk: Rc<Disk>,
     pub(crate) counters: Arc<Shard>,
     pub(crate) load: Arc<Load>,
     /// Indexed by core; this core is among them.
@@ -142,6 +146,7 @@ impl Core {
         neighbours: Vec<Neighbour>,
         reports: Sender<Report>,
         work: Sender<Work>,
+        disk: Sender<DiskWork>,
     ) -> Self {
         // What is counted by reference is this core's own.
         for entry_point in &mut settings.entry_points {
@@ -162,7 +167,9 @@ impl Core {
             settings,
             pools: Pools::new(idle_max, Arc::clone(&load)),
             date: Date::default(),
+            compressors: Compressors::default(),
             handshakes: Handshakes::default(),
+            disk: Rc::new(Disk::new(disk, neighbours[index].mailbox.clone())),
             hashing: Hashing::new(random.bytes(), work, neighbours[index].mailbox.clone()),
             random,
             counters,

@@ -12,18 +12,20 @@ use std::task::Poll;
 use super::answer::{self, Answering, End};
 use super::asking;
 use super::body::{self, Upload, UploadEnd};
+use super::compress;
 use super::connection::Client;
 use super::core::Core;
 use super::failure::{Cause, Failure, Retry, Side, Stage};
 use super::forward::{self, Forwarding, ToClient};
 use super::guard::{self, CLIENT_GONE};
 use super::page;
-use super::reply::{self, Answer};
+use super::reply::{self, Answer, Manner};
 use super::session::Session;
 use super::stream::Stream;
 use super::tunnel;
 use super::upstream::Upstream;
 use crate::backend::balancer::NoServer;
+use crate::backend::buffering::{Attempt, Buffering};
 use crate::backend::limit::{Full, Place};
 use crate::backend::{Backend, Choice, Scheme, Server, ServerId};
 use crate::frontend::Frontend;
@@ -76,7 +78,9 @@ pub(crate) async fn run(
     if session.request.target() == b"*" {
         return answer(core, client, session, request, Own::Empty).await;
     }
-    let steps = &core.settings.entry_points[usize::from(client.entry_point.0)].middlewares;
+    let entry_point = core.entry_point(client.entry_point);
+    session.takes_gzip = entry_point.compress && compress::is_accepted(&session.request);
+    let steps = &entry_point.middlewares;
     if !steps.is_empty()
         && let Some(refusal) = middlewares(core, client, session, steps).await
     {
@@ -168,12 +172,72 @@ async fn serve<'a>(
     let Some(watch) = guard::admit(backend, at) else {
         return Err(Own::Answer(reply::UNAVAILABLE));
     };
-    let served = limited(core, client, session, request, frontend, backend, at).await;
+    let served = match &backend.buffering {
+        // Bytes that are no message pass through.
+        Some(buffering) if request.upgrade == Upgrade::None => {
+            Box::pin(buffered(
+                core, client, session, request, frontend, backend, buffering, at,
+            ))
+            .await
+        }
+        _ => limited(core, client, session, request, frontend, backend, at).await,
+    };
     let status = match &served {
         Ok(_) => page::status_of_server(session),
         Err(own) => own.status(),
     };
     watch.ended(core, backend, status);
+    served
+}
+
+/// With the whole request at hand: as often as the retry expression of the backend wants it.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the story's whole cast; a struct would only be taken apart here"
+)]
+async fn buffered<'a>(
+    core: &Rc<Core>,
+    client: &Client,
+    session: &mut Session,
+    request: &Request,
+    frontend: &'a Frontend,
+    backend: &Backend,
+    buffering: &Buffering,
+    at: Instant,
+) -> Result<After, Own<'a>> {
+    let mut request = *request;
+    if request.framing != Framing::None {
+        match body::hold(core, client, session, &request, buffering.request, at).await {
+            Ok(held) => {
+                request.framing = Framing::Length(held.len());
+                request.expect_continue = false;
+                session.held = Some(held);
+                if core.settings.timeouts.write.is_none() {
+                    client.timer.set(coarse() + SEND_STALL_TIMEOUT);
+                }
+            }
+            Err(failure) => return failed(core, session, frontend, &failure),
+        }
+    }
+    session.attempt = 1;
+    let served = loop {
+        let served = limited(core, client, session, &request, frontend, backend, at).await;
+        let Err(own) = &served else {
+            break served;
+        };
+        let attempt = Attempt {
+            number: session.attempt,
+            status: own.status(),
+            method: session.request.method(),
+        };
+        if !buffering.wants_retry(attempt) {
+            break served;
+        }
+        session.attempt += 1;
+        core.counters.retries.add(1);
+        tracing::debug!("backend {}: trying again: {}", backend.name, own.status());
+    };
+    session.held = None;
     served
 }
 
@@ -308,7 +372,7 @@ async fn ask(
         let server = backend.server(choice.id);
         let cookie = choice.cookie;
         let failure = match attempt(
-            core, client, session, request, upgrade, frontend, server, cookie, fresh, at,
+            core, client, session, request, upgrade, frontend, backend, server, cookie, fresh, at,
         )
         .await
         {
@@ -364,6 +428,7 @@ async fn attempt(
     request: &Request,
     upgrade: Option<Span>,
     frontend: &Frontend,
+    backend: &Backend,
     server: &Server,
     cookie: Option<&[u8]>,
     fresh: bool,
@@ -397,7 +462,9 @@ async fn attempt(
         .await
         .map_err(|error| Failure::io(Stage::Send, retry, error))?;
 
-    session.body_begun = body == Body::Streamed;
+    if body != Body::Held {
+        session.body_begun = body == Body::Streamed;
+    }
     let Session {
         inbound,
         request: head,
@@ -409,16 +476,26 @@ async fn attempt(
         upload,
         sends,
         body_ended,
+        held,
+        attempt: number,
+        takes_gzip,
         instead,
         ..
     } = session;
-    let uploading = Upload::new(body == Body::Streamed, request.expect_continue);
+    let streamed = matches!(body, Body::Streamed | Body::Held);
+    let uploading = Upload::new(streamed, request.expect_continue);
     let mut answering = Answering {
         request,
         head,
         answer,
         frontend,
         instead: instead.as_mut(),
+        buffering: backend
+            .buffering
+            .as_ref()
+            .filter(|_| upgrade.is_none())
+            .map(|buffering| (buffering, *number)),
+        takes_gzip: *takes_gzip,
         cookie,
         scratch,
         trailers: answer_trailers,
@@ -427,13 +504,14 @@ async fn attempt(
         sends,
         at,
     };
-    let end = if body == Body::Streamed {
+    let end = if streamed {
         let server_side = Rc::clone(&upstream.transport);
         let sending = body::Sending {
             framing: request.framing,
             inbound,
             trailers: request_trailers,
             timer: upload,
+            held: held.as_ref(),
         };
         let mut upload_task = pin!(body::upload(
             core,
@@ -452,12 +530,12 @@ async fn attempt(
             if uploaded.is_none()
                 && let Poll::Ready(end) = upload_task.as_mut().poll(cx)
             {
-                if end.client_failed() {
+                if end.is_cut() {
                     // The server must not take what it has for the whole body; the answer's task ends by this.
                     server_side.shutdown(Shutdown::Both);
                 }
                 uploaded = Some(end);
-                *body_ended = end == UploadEnd::Done;
+                *body_ended |= end == UploadEnd::Done;
                 uploading.ended();
                 if answered.is_pending() {
                     answered = answer_task.as_mut().poll(cx);
@@ -475,6 +553,16 @@ async fn attempt(
             }
         }
         match (end, uploaded) {
+            // Whatever became of it, the client has sent it all.
+            (Ok(End::Complete { keep_client, .. }), ended)
+                if body == Body::Held && ended != Some(UploadEnd::Done) =>
+            {
+                Ok(End::Complete {
+                    keep_client,
+                    keep_server: false,
+                })
+            }
+            (end, _) if body == Body::Held => end,
             (Err(_), Some(UploadEnd::ClientGone)) => {
                 return Err(Failure::client(Stage::Send, Cause::ClientGone));
             }
@@ -543,10 +631,15 @@ enum Body {
     Inline(usize),
     /// It is relayed while the answer may already come.
     Streamed,
+    /// It is here, whole, and sent while the answer may already come.
+    Held,
 }
 
 impl Body {
     fn of(request: &Request, session: &Session) -> Self {
+        if session.held.is_some() {
+            return Self::Held;
+        }
         match request.framing {
             Framing::None => Self::None,
             Framing::Length(length) => {
@@ -565,7 +658,7 @@ impl Body {
 
 /// The whole request is still at hand. Once its body was begun, what waits in the session is the next request.
 fn repeatable(session: &Session, request: &Request) -> bool {
-    !session.body_begun
+    (session.held.is_some() || !session.body_begun)
         && Body::of(request, session) != Body::Streamed
         && request.upgrade == Upgrade::None
 }
@@ -656,7 +749,10 @@ async fn answer(
     }
     let read = body_is_read(session, request);
     let keep = request.persistent && read && !core.draining();
-    let manner = reply::manner(&session.request, keep);
+    let manner = Manner {
+        varies: core.entry_point(client.entry_point).compress,
+        ..reply::manner(&session.request, keep)
+    };
     let at = coarse();
     let mut out = Buffer::take(Room::Small);
     let status = match own {
@@ -739,6 +835,9 @@ async fn answer_stream(
             Cow::default()
         }
     };
+    if core.entry_point(client.entry_point).compress {
+        compress::vary(head);
+    }
     let to_client = ToClient {
         version: Version::Http2,
         content_length: Some(body.len() as u64),

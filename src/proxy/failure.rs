@@ -19,6 +19,8 @@ pub(crate) enum Side {
 /// How far the exchange had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
+    /// Taking the request's body in.
+    Receive,
     /// Choosing a server.
     Pick,
     /// Reaching it: nothing was sent.
@@ -63,6 +65,12 @@ pub(crate) enum Cause {
         /// All of it was here: the connection can be used again.
         whole: bool,
     },
+    /// The client's body is longer than its backend takes.
+    BodyTooLong,
+    /// The answer's body is longer than its backend may send.
+    AnswerTooLong,
+    /// There is no room to hold a body, or the disk failed.
+    NotHeld(io::Error),
     /// The client left.
     ClientGone,
     /// The client's body is not what its framing says.
@@ -118,6 +126,7 @@ impl fmt::Display for Failure {
             Side::Server => "server",
         };
         let stage = match self.stage {
+            Stage::Receive => "receiving the request",
             Stage::Pick => "choosing a server",
             Stage::Connect => "connecting",
             Stage::Send => "sending the request",
@@ -135,6 +144,9 @@ impl fmt::Display for Failure {
             Cause::Closed => f.write_str("connection closed too early"),
             Cause::Malformed(error) => write!(f, "not a valid answer: {error:?}"),
             Cause::Discarded { status, .. } => write!(f, "answered {status}"),
+            Cause::BodyTooLong => f.write_str("the body is longer than buffering allows"),
+            Cause::AnswerTooLong => f.write_str("the answer is longer than buffering allows"),
+            Cause::NotHeld(error) => write!(f, "a body cannot be held: {error}"),
             Cause::ClientGone => f.write_str("the client left"),
             Cause::ClientBody => f.write_str("the body of the request is malformed"),
             Cause::ClientSlow => f.write_str("the body of the request came too slowly"),

@@ -7,15 +7,18 @@
 mod answer;
 mod asking;
 mod body;
+mod compress;
 mod connection;
 mod core;
 mod date;
+mod disk;
 mod exchange;
 mod failure;
 mod forward;
 mod guard;
 mod handshake;
 mod hashing;
+mod held;
 mod incoming;
 mod listen;
 mod page;
@@ -45,8 +48,8 @@ use std::thread::JoinHandle;
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use self::core::{Core as CoreState, Neighbour};
-use crate::limits::HASHES_WAITING_MAX;
-use crate::mailbox::{Mailbox, MailboxSender, Message, Report, Work, mailbox};
+use crate::limits::{DISK_JOBS_MAX, HASHES_WAITING_MAX};
+use crate::mailbox::{DiskWork, Mailbox, MailboxSender, Message, Report, Work, mailbox};
 use crate::reactor::{self, Driver, Listener, Room, Socket, Timer};
 use crate::settings::Settings;
 use crate::snapshot::EntryPointId;
@@ -68,6 +71,8 @@ pub struct Launched {
     pub addresses: Vec<SocketAddr>,
     /// What cores want done elsewhere. Without anybody to take it they answer as if there were too much of it.
     pub work: Receiver<Work>,
+    /// What cores want done with files; without anybody to take it, as above.
+    pub disk: Receiver<DiskWork>,
 }
 
 /// Why the cores could not be started.
@@ -113,6 +118,7 @@ struct Start {
     counters: Arc<Shard>,
     reports: Sender<Report>,
     work: Sender<Work>,
+    disk: Sender<DiskWork>,
 }
 
 /// Binds every entry point on every core, then starts the cores. Each begins with the empty snapshot: 404 for all.
@@ -159,6 +165,7 @@ pub fn launch(
         mailboxes.push(receiver);
     }
     let (work, queue) = bounded(HASHES_WAITING_MAX);
+    let (disk, disk_queue) = bounded(DISK_JOBS_MAX);
     let mut cores: Vec<Core> = Vec::new();
     for (index, (mailbox, listeners)) in mailboxes.into_iter().zip(listeners).enumerate() {
         let counters = Arc::<Shard>::default();
@@ -171,6 +178,7 @@ pub fn launch(
             counters: Arc::clone(&counters),
             reports: reports.clone(),
             work: work.clone(),
+            disk: disk.clone(),
         };
         let cpu = if pin { cpus.get(index).copied() } else { None };
         match start_thread(start, driver, cpu) {
@@ -192,6 +200,7 @@ pub fn launch(
         cores,
         addresses,
         work: queue,
+        disk: disk_queue,
     })
 }
 
@@ -238,13 +247,14 @@ fn begin(start: Start) -> io::Result<Begun> {
         counters,
         reports,
         work,
+        disk,
     } = start;
     let bell = mailbox
         .take_bell()
         .ok_or_else(|| io::Error::other("its mailbox has no bell"))?;
     let bell = Socket::from_fd(bell.into())?;
     let core = Rc::new(CoreState::new(
-        index, settings, counters, neighbours, reports, work,
+        index, settings, counters, neighbours, reports, work, disk,
     ));
     let mut accepting = Vec::new();
     for (id, listener) in listeners.into_iter().enumerate() {
@@ -280,6 +290,7 @@ async fn attend(
                         core.index
                     ),
                 },
+                Message::Disk { ticket, outcome } => core.disk.done(ticket, outcome),
                 Message::Done { ticket, verdict } => core.hashing.done(ticket, verdict),
                 Message::Drain => {
                     // Closed when its accept loop has emptied the queue and lets go of it too.

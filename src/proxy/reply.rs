@@ -2,6 +2,7 @@
 //!
 //! Owns statuses and bodies to the byte of spec frontends 11 and 12. Never decides whether something failed.
 
+use super::compress;
 use super::core::Core;
 use super::failure::{Cause, Failure};
 use crate::frontend::middleware;
@@ -42,8 +43,9 @@ pub(crate) const INTERNAL: Answer = text(500, "Internal Server Error");
 /// What the client is told; `None` if there is nobody to tell.
 pub(crate) fn of_failure(failure: &Failure) -> Option<Answer> {
     Some(match &failure.cause {
-        Cause::NoServer => UNAVAILABLE,
-        Cause::NoWeight | Cause::Scheme => INTERNAL,
+        Cause::NoServer | Cause::NotHeld(_) => UNAVAILABLE,
+        Cause::NoWeight | Cause::Scheme | Cause::AnswerTooLong => INTERNAL,
+        Cause::BodyTooLong => text(413, "Request Entity Too Large"),
         Cause::TimedOut => text(504, "Gateway Timeout"),
         Cause::Unresolved | Cause::Io(_) | Cause::Tls(_) | Cause::Closed | Cause::Malformed(_) => {
             text(502, "Bad Gateway")
@@ -77,6 +79,8 @@ pub(crate) struct Manner {
     pub(crate) version: Version,
     pub(crate) head_only: bool,
     pub(crate) keep: bool,
+    /// Another client might get it in another coding.
+    pub(crate) varies: bool,
 }
 
 /// Appends an answer to `out`.
@@ -165,6 +169,10 @@ fn finish(core: &Core, manner: Manner, at: Instant, body_bytes: usize, out: &mut
     out.extend_from_slice(b"Date: ");
     core.date.write(at, out);
     out.extend_from_slice(b"\r\n");
+    if manner.varies {
+        let (name, value) = compress::VARY;
+        encode::field(out, name, value);
+    }
     encode::content_length(out, body_bytes as u64);
     connection(manner.version, manner.keep, out);
     encode::end(out);
@@ -194,5 +202,6 @@ pub(crate) fn manner(request: &Head, keep: bool) -> Manner {
         version: request.version,
         head_only: request.method() == b"HEAD",
         keep,
+        varies: false,
     }
 }

@@ -3,6 +3,7 @@
 //! Borrowed from the core while a client is active and given back when it falls quiet, so an idle connection holds none
 //! of it and a busy one allocates nothing.
 
+use super::held::Held;
 use super::page::Instead;
 use crate::frontend::Scratch;
 use crate::http::Head;
@@ -23,6 +24,12 @@ pub(crate) struct Session {
     pub(crate) body_begun: bool,
     /// All of it was consumed: what is left in `inbound` is the next request.
     pub(crate) body_ended: bool,
+    /// The entry point compresses answers, and the client can read it.
+    pub(crate) takes_gzip: bool,
+    /// The request's body, where its backend wants it whole before it is sent.
+    pub(crate) held: Option<Held>,
+    /// Which attempt this is of a request that is held, from 1.
+    pub(crate) attempt: u32,
     /// The answer under way is an error page.
     pub(crate) instead: Option<Instead>,
     pub(crate) request: Head,
@@ -48,6 +55,9 @@ impl Session {
         self.scan = Scan::default();
         self.body_begun = false;
         self.body_ended = false;
+        self.takes_gzip = false;
+        self.held = None;
+        self.attempt = 0;
         self.instead = None;
         for head in [
             &mut self.request,

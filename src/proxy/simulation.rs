@@ -1040,6 +1040,7 @@ fn settings() -> Settings {
             forwarded_headers: Trust::Networks(Vec::new()),
             proxy_protocol: None,
             middlewares: Box::default(),
+            compress: chance(50),
             tls: None,
         }],
         timeouts: Timeouts {
@@ -1114,6 +1115,7 @@ async fn world(faults: Faults) -> (Vec<String>, Outcome) {
         Arc::default(),
         vec![neighbour],
         reports,
+        bounded(1).0,
         bounded(1).0,
     ));
     let everybody: Vec<usize> = (0..ORIGINS).collect();

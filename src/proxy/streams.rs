@@ -284,6 +284,7 @@ async fn answer(running: &Running<'_>, client: &Client, session: &mut Session, a
     };
     session.inbound = None;
     session.body_begun = false;
+    session.body_ended = false;
     match stream.begin(accepted, &mut session.request) {
         Ok(_) if !running.has_room(session.request.text_bytes()) => {
             meter.refused(coarse().nanoseconds());

@@ -123,6 +123,7 @@ impl Proxy {
                 forwarded_headers: Trust::Networks(Vec::new()),
                 proxy_protocol: None,
                 middlewares: Box::default(),
+                compress: false,
                 tls: None,
             }],
             timeouts: Timeouts {

@@ -357,6 +357,10 @@ impl Coreway {
         }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Resident memory in KiB.
     pub fn memory_kib(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
