@@ -52,7 +52,10 @@ pub const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 pub const H2_HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 
 /// Data of one stream that waits in the protocol for its turn on the wire.
-pub const H2_SEND_BYTES_MAX: usize = 32 * 1024;
+pub const H2_SEND_BYTES_MAX: usize = 16 * 1024;
+
+/// While no more requests than this run on an HTTP/2 connection, their answers may come in large buffers.
+pub const H2_LARGE_STREAMS_MAX: usize = 4;
 
 /// Streams of one connection that its client made us reset by breaking the protocol. After that many it is closed
 /// (CVE-2025-8671).

@@ -225,7 +225,10 @@ pub(crate) async fn relay(
                 .remaining()
                 .is_some_and(|left| left > BUFFER_SMALL_BYTES as u64)
         {
-            upstream.incoming.set_room(Room::Large);
+            let is_few = stream.is_none_or(Stream::is_one_of_few);
+            upstream
+                .incoming
+                .set_room(if is_few { Room::Large } else { Room::Small });
         }
         if core.settings.timeouts.write.is_none() {
             client.timer.set(coarse() + SEND_STALL_TIMEOUT);

@@ -16,13 +16,12 @@ use super::forward;
 use super::handshake;
 use super::reply::{self, Answer, Manner};
 use super::session::Session;
-use super::stream::Stream;
+use super::stream::{Shared, Stream};
 use super::streams;
 use super::transport::{Sealed, Transport};
 use crate::frontend::middleware::Context;
 use crate::http::Version;
 use crate::http::h1::{self, Request};
-use crate::http::h2::meter::Meter;
 use crate::limits::{HEAD_READ_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT};
 use crate::reactor::coarse;
 use crate::reactor::{Buffer, Room, Timer};
@@ -74,8 +73,8 @@ impl Client {
     }
 
     /// The same client on a stream of its connection.
-    pub(crate) fn of_stream(connection: &Self, meter: &Rc<Meter>) -> Self {
-        let stream = Stream::new(connection.transport.is_tls(), Rc::clone(meter));
+    pub(crate) fn of_stream(connection: &Self, shared: &Rc<Shared>) -> Self {
+        let stream = Stream::new(connection.transport.is_tls(), Rc::clone(shared));
         Self {
             transport: Transport::Stream(Box::new(stream)),
             entry_point: connection.entry_point,

@@ -9,6 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -21,23 +22,45 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use crate::http::h2::meter::Meter;
 use crate::http::h2::{Malformed, fields, server};
 use crate::http::{FieldSet, Head, body, h1};
+use crate::limits::H2_LARGE_STREAMS_MAX;
 use crate::reactor::{Buffer, Peer, Timer, limit};
 
 /// Data on its way to a client, in the memory that it was received in.
-pub(crate) struct Piece(Buffer);
+pub(crate) enum Piece {
+    Whole(Buffer),
+    /// As much of it as the client had room for.
+    Part(Rc<Buffer>, Range<usize>),
+}
 
 impl Buf for Piece {
     fn remaining(&self) -> usize {
-        self.0.len()
+        match self {
+            Self::Whole(buffer) => buffer.len(),
+            Self::Part(_, range) => range.len(),
+        }
     }
 
     fn chunk(&self) -> &[u8] {
-        self.0.bytes()
+        match self {
+            Self::Whole(buffer) => buffer.bytes(),
+            Self::Part(buffer, range) => buffer.bytes().get(range.clone()).unwrap_or_default(),
+        }
     }
 
     fn advance(&mut self, count: usize) {
-        self.0.advance(count);
+        match self {
+            Self::Whole(buffer) => buffer.advance(count),
+            Self::Part(_, range) => range.start += count,
+        }
     }
+}
+
+/// What the streams of one connection have in common.
+#[derive(Default)]
+pub(crate) struct Shared {
+    pub(crate) meter: Rc<Meter>,
+    /// Requests that were accepted and whose exchanges have not ended.
+    pub(crate) running: Cell<usize>,
 }
 
 /// A request that came, and the way back to its client.
@@ -46,8 +69,7 @@ pub(crate) type Accepted = (Request<RecvStream>, SendResponse<Piece>);
 /// See the file's header. Serves one request after another; between them it is empty.
 pub(crate) struct Stream {
     is_tls: bool,
-    /// Of its connection.
-    meter: Rc<Meter>,
+    shared: Rc<Shared>,
     handles: RefCell<Option<Handles>>,
     /// The client has reset it, or the connection is gone.
     gone: Cell<bool>,
@@ -81,10 +103,10 @@ fn broken() -> io::Error {
 }
 
 impl Stream {
-    pub(crate) fn new(is_tls: bool, meter: Rc<Meter>) -> Self {
+    pub(crate) fn new(is_tls: bool, shared: Rc<Shared>) -> Self {
         Self {
             is_tls,
-            meter,
+            shared,
             handles: RefCell::new(None),
             gone: Cell::new(false),
             owed: Cell::new(0),
@@ -93,6 +115,11 @@ impl Stream {
 
     pub(crate) fn is_tls(&self) -> bool {
         self.is_tls
+    }
+
+    /// One of few on its connection: it may have large buffers, which a hundred that stall may not.
+    pub(crate) fn is_one_of_few(&self) -> bool {
+        self.shared.running.get() <= H2_LARGE_STREAMS_MAX
     }
 
     /// Takes a request: its head goes into `head`, its body will be asked for.
@@ -124,7 +151,7 @@ impl Stream {
     /// is not wanted any more.
     pub(crate) fn end(&self) {
         match self.handles.take() {
-            Some(handles) if handles.is_ended => self.meter.answered(),
+            Some(handles) if handles.is_ended => self.shared.meter.answered(),
             Some(mut handles) => handles.reset(Reason::INTERNAL_ERROR),
             None => {}
         }
@@ -187,36 +214,45 @@ impl Stream {
     ///
     /// # Errors
     /// `TimedOut` once `timer` expires; else the client has left, or does not want it.
-    pub(crate) async fn send(
-        &self,
-        mut piece: Buffer,
-        ends: bool,
-        timer: &Timer,
-    ) -> io::Result<()> {
-        while !piece.is_empty() {
-            let wanted = piece.len();
-            let room = limit(
-                timer,
-                pin!(poll_fn(|context| self.poll_room(wanted, context))),
-            )
-            .await;
-            let Some(room) = room else {
-                self.reset(Reason::CANCEL);
-                return Err(io::ErrorKind::TimedOut.into());
+    pub(crate) async fn send(&self, piece: Buffer, ends: bool, timer: &Timer) -> io::Result<()> {
+        if piece.is_empty() {
+            return if ends {
+                self.send_data(Piece::Whole(piece), true)
+            } else {
+                Ok(())
             };
-            let now = match room? {
-                room if room < wanted => piece.split_front(room),
-                _ => std::mem::replace(&mut piece, Buffer::empty()),
-            };
-            self.send_data(now, ends && piece.is_empty())?;
-            if ends && piece.is_empty() {
-                return Ok(());
-            }
         }
-        if ends {
-            self.send_data(piece, true)?;
+        let whole = piece.len();
+        let room = self.room(whole, timer).await?;
+        if room >= whole {
+            return self.send_data(Piece::Whole(piece), ends);
+        }
+        let piece = Rc::new(piece);
+        self.send_data(Piece::Part(Rc::clone(&piece), 0..room), false)?;
+        let mut sent = room;
+        while sent < whole {
+            let room = self.room(whole - sent, timer).await?;
+            let part = sent..whole.min(sent + room);
+            sent = part.end;
+            self.send_data(Piece::Part(Rc::clone(&piece), part), ends && sent == whole)?;
         }
         Ok(())
+    }
+
+    /// How much the client has room for, of so much: at least a byte.
+    async fn room(&self, wanted: usize, timer: &Timer) -> io::Result<usize> {
+        match limit(
+            timer,
+            pin!(poll_fn(|context| self.poll_room(wanted, context))),
+        )
+        .await
+        {
+            Some(room) => room,
+            None => {
+                self.reset(Reason::CANCEL);
+                Err(io::ErrorKind::TimedOut.into())
+            }
+        }
     }
 
     fn poll_room(&self, wanted: usize, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -241,11 +277,11 @@ impl Stream {
         }
     }
 
-    fn send_data(&self, piece: Buffer, ends: bool) -> io::Result<()> {
+    fn send_data(&self, piece: Piece, ends: bool) -> io::Result<()> {
         self.with(|handles| {
             let data = handles.data.as_mut().ok_or_else(broken)?;
-            self.meter.sent(piece.len());
-            data.send_data(Piece(piece), ends).map_err(|_| broken())?;
+            self.shared.meter.sent(piece.remaining());
+            data.send_data(piece, ends).map_err(|_| broken())?;
             handles.is_ended = ends;
             Ok(())
         })
@@ -256,7 +292,7 @@ impl Stream {
         let mut lines = HeaderMap::new();
         fields::write(trailers, h1::encode::NEVER_TRAILERS, &mut lines);
         if lines.is_empty() {
-            return self.send_data(Buffer::empty(), true);
+            return self.send_data(Piece::Whole(Buffer::empty()), true);
         }
         self.with(|handles| {
             let data = handles.data.as_mut().ok_or_else(broken)?;
@@ -274,7 +310,7 @@ impl Stream {
             .as_ref()
             .is_some_and(|handles| !handles.is_ended);
         if is_open {
-            let _ = self.send_data(Buffer::empty(), true);
+            let _ = self.send_data(Piece::Whole(Buffer::empty()), true);
         }
     }
 

@@ -23,10 +23,9 @@ use super::forward;
 use super::pipe::{self, Pipe};
 use super::reply;
 use super::session::{HEAD_TEXT_KEPT, Session};
-use super::stream::{Accepted, Piece};
+use super::stream::{Accepted, Piece, Shared};
 use crate::http::body::Framing;
 use crate::http::h1::Upgrade;
-use crate::http::h2::meter::Meter;
 use crate::http::h2::server::Refused;
 use crate::limits::{
     BODY_INLINE_BYTES, GOAWAY_WAIT, H2_CONNECTION_WINDOW_BYTES, H2_HEADER_LIST_BYTES_MAX,
@@ -40,15 +39,13 @@ struct Streams {
     core: Rc<Core>,
     /// The connection's own; each task has one for its streams.
     client: Rc<Client>,
-    meter: Rc<Meter>,
+    shared: Rc<Shared>,
     /// Bytes of the heads of the requests that are running.
     heads_bytes: Cell<usize>,
     /// Accepted, and no task has taken them yet.
     accepted: RefCell<VecDeque<Accepted>>,
     /// Tasks without a request. The one that was busy last is the first to be woken, so that the others fall quiet.
     idle: RefCell<Vec<Waker>>,
-    /// Requests that were accepted and whose exchanges have not ended.
-    running: Cell<usize>,
     is_over: Cell<bool>,
 }
 
@@ -57,18 +54,18 @@ pub(crate) async fn serve(core: &Rc<Core>, client: &Rc<Client>, received: Buffer
     let streams = Rc::new(Streams {
         core: Rc::clone(core),
         client: Rc::clone(client),
-        meter: Rc::default(),
+        shared: Rc::default(),
         heads_bytes: Cell::new(0),
         accepted: RefCell::default(),
         idle: RefCell::default(),
-        running: Cell::new(0),
         is_over: Cell::new(false),
     });
-    let pipe = Pipe::metered(Rc::clone(&streams.meter));
+    let pipe = Pipe::metered(Rc::clone(&streams.shared.meter));
     if !received.is_empty() {
         pipe.begin_with(received);
     }
-    let protocol = speak(&streams, pipe.clone());
+    // Boxed, as is what it holds: a future that is passed on is stored where it was and where it is.
+    let protocol = Box::pin(speak(&streams, pipe.clone()));
     pipe::drive(&pipe, &client.transport, protocol).await;
     // The library has told every stream. A last word of ours (GOAWAY) may still be on its way: it must not be overtaken by
     // a reset, as it would be if the client were still sending when we close.
@@ -77,7 +74,7 @@ pub(crate) async fn serve(core: &Rc<Core>, client: &Rc<Client>, received: Buffer
     connection::linger(client).await;
     poll_fn(|context| {
         client.attend(context);
-        if streams.running.get() == 0 {
+        if streams.shared.running.get() == 0 {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -100,19 +97,27 @@ fn settings() -> h2::server::Builder {
     builder
 }
 
+type Connection = h2::server::Connection<Pipe, Piece>;
+
+/// The first words of both sides.
+async fn greet(core: &Core, client: &Client, pipe: Pipe) -> Option<Box<Connection>> {
+    client.timer.set(coarse() + HEAD_READ_TIMEOUT);
+    let handshake = pin!(settings().handshake::<Pipe, Piece>(pipe));
+    match limit(&client.timer, handshake).await? {
+        Ok(connection) => Some(Box::new(connection)),
+        Err(error) => {
+            core.counters.failures_client.add(1);
+            tracing::debug!("no HTTP/2 with {}: {error}", client.address);
+            None
+        }
+    }
+}
+
 /// Speaks the protocol until the connection is over.
 async fn speak(streams: &Rc<Streams>, pipe: Pipe) {
     let (core, client) = (&streams.core, &streams.client);
-    client.timer.set(coarse() + HEAD_READ_TIMEOUT);
-    let handshake = pin!(settings().handshake::<Pipe, Piece>(pipe));
-    let mut connection = match limit(&client.timer, handshake).await {
-        Some(Ok(connection)) => connection,
-        Some(Err(error)) => {
-            core.counters.failures_client.add(1);
-            tracing::debug!("no HTTP/2 with {}: {error}", client.address);
-            return;
-        }
-        None => return,
+    let Some(mut connection) = Box::pin(greet(core, client, pipe)).await else {
+        return;
     };
     let mut is_told = false;
     let mut is_draining = false;
@@ -128,11 +133,17 @@ async fn speak(streams: &Rc<Streams>, pipe: Pipe) {
                 was_idle = false;
                 connection.graceful_shutdown();
             }
-            if streams.meter.is_exceeded() && !is_told {
+            let meter = &streams.shared.meter;
+            if (meter.is_exceeded() || meter.is_rude()) && !is_told {
                 is_told = true;
                 core.counters.failures_client.add(1);
-                tracing::debug!("HTTP/2 with {} ended: too many frames", client.address);
-                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                let (what, reason) = if meter.is_rude() {
+                    ("no settings", Reason::PROTOCOL_ERROR)
+                } else {
+                    ("too many frames", Reason::ENHANCE_YOUR_CALM)
+                };
+                tracing::debug!("HTTP/2 with {} ended: {what}", client.address);
+                connection.abrupt_shutdown(reason);
             }
             loop {
                 match connection.poll_accept(context) {
@@ -148,7 +159,7 @@ async fn speak(streams: &Rc<Streams>, pipe: Pipe) {
                     Poll::Pending => break,
                 }
             }
-            let is_idle = streams.running.get() == 0;
+            let is_idle = streams.shared.running.get() == 0;
             if is_idle && !was_idle {
                 let patience = if is_draining {
                     Some(GOAWAY_WAIT)
@@ -177,13 +188,13 @@ async fn speak(streams: &Rc<Streams>, pipe: Pipe) {
 impl Streams {
     /// Gives a request to a task that has none, or to a new one.
     fn accept(streams: &Rc<Self>, mut accepted: Accepted) {
-        if streams.running.get() >= H2_STREAMS_MAX as usize {
+        if streams.shared.running.get() >= H2_STREAMS_MAX as usize {
             // As many as it may have are running, some of them reset by their client and not over yet.
             accepted.1.send_reset(Reason::REFUSED_STREAM);
-            streams.meter.refused(coarse().nanoseconds());
+            streams.shared.meter.refused(coarse().nanoseconds());
             return;
         }
-        streams.running.set(streams.running.get() + 1);
+        streams.shared.running.set(streams.shared.running.get() + 1);
         streams.accepted.borrow_mut().push_back(accepted);
         let idle = streams.idle.borrow_mut().pop();
         match idle {
@@ -246,11 +257,12 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         let Streams {
-            running,
+            shared,
             heads_bytes,
             client,
             ..
         } = self.streams;
+        let running = &shared.running;
         heads_bytes.set(heads_bytes.get() - self.head_bytes.get());
         running.set(running.get() - 1);
         if running.get() == 0 {
@@ -262,7 +274,7 @@ impl Drop for Running<'_> {
 /// Serves one request after another.
 async fn work(streams: Rc<Streams>) {
     let core = &streams.core;
-    let client = Client::of_stream(&streams.client, &streams.meter);
+    let client = Client::of_stream(&streams.client, &streams.shared);
     let mut session = core.session();
     forward::introduce(core, &client, &mut session.introduction);
     let timer = Timer::new();
@@ -278,7 +290,7 @@ async fn work(streams: Rc<Streams>) {
 
 /// Serves one request.
 async fn answer(running: &Running<'_>, client: &Client, session: &mut Session, accepted: Accepted) {
-    let Streams { core, meter, .. } = running.streams;
+    let Streams { core, shared, .. } = running.streams;
     let Some(stream) = client.transport.stream() else {
         return;
     };
@@ -287,7 +299,7 @@ async fn answer(running: &Running<'_>, client: &Client, session: &mut Session, a
     session.body_ended = false;
     match stream.begin(accepted, &mut session.request) {
         Ok(_) if !running.has_room(session.request.text_bytes()) => {
-            meter.refused(coarse().nanoseconds());
+            shared.meter.refused(coarse().nanoseconds());
             stream.reset(Reason::REFUSED_STREAM);
         }
         Ok(request) => {
@@ -314,7 +326,7 @@ async fn answer(running: &Running<'_>, client: &Client, session: &mut Session, a
         Err(Refused::Malformed(malformed)) => {
             core.counters.failures_client.add(1);
             tracing::debug!("reset a request from {}: {malformed:?}", client.address);
-            meter.refused(coarse().nanoseconds());
+            shared.meter.refused(coarse().nanoseconds());
             stream.reset(Reason::PROTOCOL_ERROR);
         }
         Err(Refused::Request(error)) => {

@@ -1,13 +1,15 @@
 //! HTTP/2 from clients: the same answers as over HTTP/1.1, many at once, and none that hinders another.
 
 use std::future::poll_fn;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::h2::{
     Frames, GET, GOAWAY, Http2, Outcome, PREFACE, SETTINGS, frame, request, send, whole,
 };
 use crate::harness::tls::{Authority, TlsClient};
-use crate::harness::{Coreway, Gate, Origin, Start, answer, backend, eventually, site};
+use crate::harness::wait::pass;
+use crate::harness::{Coreway, Gate, Origin, Start, answer, backend, eventually, heavy, site};
 
 const SERVER_FIELDS: &str = "HTTP/1.1 200 OK\r\nX-One: 1\r\nX-Two: a\r\nX-Two: b\r\nConnection: X-Gone\r\nX-Gone: 1\r\n\
     Keep-Alive: timeout=5\r\nContent-Length: 2\r\n\r\nok";
@@ -366,7 +368,9 @@ fn a_websocket_is_a_stream() {
         }
         stream.send_data(bytes::Bytes::new(), true).unwrap();
         assert_eq!(body.data().await.unwrap().unwrap(), "goodbye");
-        assert!(body.data().await.is_none(), "ended in order");
+        let end = body.data().await.transpose().unwrap();
+        assert!(end.is_none_or(|data| data.is_empty()), "ended in order");
+        assert!(body.is_end_stream());
     });
 }
 
@@ -377,7 +381,10 @@ fn a_stalled_stream_holds_nobody_up() {
         _ => answer(200, "short"),
     });
     let coreway = Coreway::before(&origin);
-    let client = Http2::connect(coreway.address());
+    let client = Http2::connect_with(
+        coreway.address(),
+        h2::client::Builder::new().initial_connection_window_size(1_000_000),
+    );
     client.run(async {
         let mut requests = client.requests.clone().ready().await.unwrap();
         let (stalled, _) = requests
@@ -492,4 +499,100 @@ fn an_idle_connection_is_closed_with_a_goodbye() {
     let goodbye = client.event().unwrap();
     assert_eq!((goodbye.kind, goodbye.code()), (GOAWAY, 0));
     assert_eq!(client.event(), None);
+}
+
+#[test]
+fn curl_speaks_it() {
+    let version = Command::new("curl").arg("--version").output();
+    if !version.is_ok_and(|told| String::from_utf8_lossy(&told.stdout).contains("HTTP2")) {
+        assert!(
+            std::env::var("CI").is_err(),
+            "cannot be skipped in CI: curl without HTTP/2"
+        );
+        eprintln!("skipped: no curl that speaks HTTP/2");
+        return;
+    }
+    let origin = echo();
+    let curl = |coreway: &Coreway, scheme: &str, arguments: &[&str]| {
+        let told = Command::new("curl")
+            .args(["--silent", "--show-error", "--insecure", "--max-time", "10"])
+            .args([
+                "--data",
+                "body",
+                "--write-out",
+                " %{http_version} %{http_code}",
+            ])
+            .args(arguments)
+            .arg(format!("{scheme}://{}/", coreway.address()))
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&told.stdout).into_owned()
+    };
+    let clear = Coreway::before(&origin);
+    assert_eq!(
+        curl(&clear, "http", &["--http2-prior-knowledge"]),
+        "body 2 200"
+    );
+    assert_eq!(
+        curl(&clear, "http", &["--http2"]),
+        "body 1.1 200",
+        "an upgrade is not taken"
+    );
+    assert_eq!(curl(&clear, "http", &["--http1.1"]), "body 1.1 200");
+    let sealed = Start::new()
+        .entry_point("[entryPoints.http.tls]")
+        .serve(&site(&origin));
+    assert_eq!(curl(&sealed, "https", &["--http2"]), "body 2 200");
+    assert_eq!(curl(&sealed, "https", &["--http1.1"]), "body 1.1 200");
+}
+
+/// Of it the library's buffers and tables are about 40 KiB. On epoll, where a wait can only be called off through an object
+/// of its own, more.
+fn idle_bytes_max() -> usize {
+    match std::env::var("COREWAY_TEST_DRIVER").as_deref() {
+        Ok("epoll") => 88 * 1024,
+        _ => 72 * 1024,
+    }
+}
+
+#[test]
+fn idle_connections_hold_little() {
+    const CONNECTIONS: usize = 400;
+    let _alone = heavy();
+    let origin = Origin::text("ok");
+    let coreway = Coreway::before(&origin);
+    let connected = || {
+        let mut client = Frames::greet(coreway.address());
+        for stream in [1, 3, 5, 7] {
+            client.ask(stream, &GET);
+            assert_eq!(client.outcome(stream), Outcome::Status(200));
+        }
+        client
+    };
+    let warm: Vec<_> = (0..32).map(|_| connected()).collect();
+    // What was busy gives its memory back once it has been quiet for a second.
+    pass(Duration::from_secs(3));
+    let before = coreway.memory_kib();
+    let mut crowd: Vec<_> = (0..CONNECTIONS).map(|_| connected()).collect();
+    pass(Duration::from_secs(3));
+    let each = coreway.memory_kib().saturating_sub(before) * 1024 / CONNECTIONS;
+    eprintln!("{each} bytes for each of {CONNECTIONS} idle connections");
+    assert!(
+        each <= idle_bytes_max(),
+        "{each} bytes for each idle connection"
+    );
+    let used = coreway.cpu_time_during(Duration::from_secs(2));
+    assert!(
+        used <= Duration::from_millis(50),
+        "{used:?} of processor time for doing nothing"
+    );
+    for client in crowd.iter_mut().step_by(20) {
+        client.ask(9, &GET);
+        assert_eq!(
+            client.outcome(9),
+            Outcome::Status(200),
+            "they are all still there"
+        );
+    }
+    drop(warm);
 }

@@ -19,6 +19,7 @@ mod garbage;
 mod headers;
 mod health;
 mod http2;
+mod http2_floods;
 mod http2_protocol;
 mod idle;
 mod keepalive;

@@ -18,6 +18,10 @@ const HEADER_BYTES: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+
+/// The flag of settings that confirm ours.
+const ACK: u8 = 1;
 
 /// Data of at least this many bytes is progress, whichever way it goes: less may be a window kept small on purpose.
 const PROGRESS_BYTES: usize = 64;
@@ -33,6 +37,9 @@ pub struct Meter {
     header_bytes: Cell<usize>,
     /// What is left of the frame before.
     skip: Cell<u32>,
+    is_first: Cell<bool>,
+    /// It did not begin with its settings (RFC 9113, 3.4), which the library does not ask for.
+    is_rude: Cell<bool>,
     frames: Bucket,
     resets: Bucket,
 }
@@ -91,6 +98,8 @@ impl Default for Meter {
             header: Cell::default(),
             header_bytes: Cell::new(0),
             skip: Cell::new(PREFACE_BYTES),
+            is_first: Cell::new(true),
+            is_rude: Cell::new(false),
             frames: Bucket::new(H2_FRAMES_BURST, H2_FRAMES_PER_SECOND),
             resets: Bucket::new(H2_RESETS_BURST, H2_RESETS_PER_SECOND),
         }
@@ -121,8 +130,11 @@ impl Meter {
                 return;
             }
             self.header_bytes.set(0);
-            let [a, b, c, kind, ..] = header;
+            let [a, b, c, kind, flags, ..] = header;
             let length = u32::from_be_bytes([0, a, b, c]);
+            if self.is_first.replace(false) && (kind != SETTINGS || flags & ACK != 0) {
+                self.is_rude.set(true);
+            }
             self.skip.set(length);
             self.count(kind, length as usize, at);
         }
@@ -159,6 +171,12 @@ impl Meter {
     /// A request was refused for a rule that its client broke, or for there being too many.
     pub fn refused(&self, at: u64) {
         self.resets.take(at);
+    }
+
+    /// The peer did not say first what it speaks.
+    #[must_use]
+    pub fn is_rude(&self) -> bool {
+        self.is_rude.get()
     }
 
     /// The peer has asked for more than anybody does who means well.
@@ -224,6 +242,22 @@ mod tests {
             10_000,
             10_000,
         );
+    }
+
+    #[test]
+    fn settings_come_first() {
+        let rude = |frames: Vec<u8>| {
+            let meter = Meter::default();
+            meter.received(&[0; PREFACE_BYTES as usize], 0);
+            meter.received(&frames, 0);
+            meter.is_rude()
+        };
+        assert!(!rude(frame(SETTINGS, 0)));
+        assert!(!rude([frame(SETTINGS, 6), frame(HEADERS, 5)].concat()));
+        assert!(rude([frame(HEADERS, 5), frame(SETTINGS, 6)].concat()));
+        let mut confirmed = frame(SETTINGS, 0);
+        confirmed[4] = ACK;
+        assert!(rude(confirmed));
     }
 
     #[test]

@@ -61,6 +61,10 @@ pub fn request(parts: &request::Parts, ends: bool, head: &mut Head) -> Result<Re
     read_target(parts, head)?;
     read_authority(parts, head)?;
     fields::read(&parts.headers, head)?;
+    if upgrade == Upgrade::WebSocket {
+        // As HTTP/1.1 asks for it: for the server, and for whoever looks at the request on its way.
+        head.push_known(FieldId::Upgrade, b"websocket");
+    }
     let length =
         framing::content_length(head, false).map_err(|_| Refused::Malformed(Malformed::Length))?;
     let framing = match length {
@@ -310,7 +314,11 @@ mod tests {
         websocket
             .extensions
             .insert(Protocol::from_static("websocket"));
-        check(&websocket, false, Ok("GET /chat HTTP/1.1|Host: h|None"));
+        check(
+            &websocket,
+            false,
+            Ok("GET /chat HTTP/1.1|Host: h|Upgrade: websocket|None"),
+        );
         let mut other = parts("CONNECT", "/", Some("h"), &[]);
         other
             .extensions
