@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::harness::h2::{Http2, request};
 use crate::harness::wire::Framing;
 use crate::harness::{Coreway, Gate, Origin, answer, backend, eventually, site};
 
@@ -349,4 +350,26 @@ fn wrong_options_leave_the_frontend_out() {
     coreway.reload(&buffered(&origin, "retryExpression = 'Foo() > 1'"));
     coreway.await_log("column 1: unsupported function: Foo. Skipping frontend f...");
     assert_eq!(coreway.get("/").status, 404);
+}
+
+#[test]
+fn clients_of_http2_are_served_alike() {
+    let (origin, asked) = failing(2);
+    let coreway = Coreway::serve(&buffered(
+        &origin,
+        "maxRequestBodyBytes = 200000\nmemRequestBodyBytes = 10\nmemResponseBodyBytes = 10\n\
+         retryExpression = 'ResponseCode() == 503'",
+    ));
+    let client = Http2::connect(coreway.address());
+    let body = text(200_000);
+    let told = client
+        .ask(request("POST", "/"), Some(body.as_bytes()))
+        .unwrap();
+    assert_eq!(told.status, 200);
+    assert!(told.text() == body);
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+    let told = client.ask(request("POST", "/"), Some(text(200_001).as_bytes()));
+    // The answer may come while the body is still sent: then the client hears of that first.
+    assert!(told.is_err() || told.is_ok_and(|told| told.status == 413));
+    assert_eq!(client.get("/").status, 200, "the connection goes on");
 }

@@ -4,6 +4,7 @@ use std::io::Read;
 
 use flate2::read::GzDecoder;
 
+use crate::harness::h2::Http2;
 use crate::harness::wire::Framing;
 use crate::harness::{Coreway, Gate, Origin, Response, Start, answer, site};
 
@@ -276,4 +277,26 @@ fn the_fields_of_a_frontend_do_not_take_the_coding_away() {
     assert_eq!(response.field("Content-Encoding"), Some("gzip"));
     assert_eq!(response.head.all("Vary"), ["Origin", "Accept-Encoding"]);
     assert_eq!(origin.last().field("Accept-Encoding"), None);
+}
+
+#[test]
+fn clients_of_http2_get_it_too() {
+    let origin = sized();
+    let coreway = serve(&origin);
+    let client = Http2::connect(coreway.address());
+    for size in [100, 844, 500_000] {
+        let request =
+            http::Request::get(format!("http://test/{size}")).header("accept-encoding", "gzip");
+        let told = client.ask(request.body(()).unwrap(), None).unwrap();
+        assert_eq!(told.field("vary"), Some("Accept-Encoding"));
+        let is_long = size >= 512;
+        assert_eq!(told.field("content-encoding").is_some(), is_long);
+        assert_eq!(told.field("content-length").is_none(), is_long);
+        let text = if is_long {
+            unzipped(&told.body)
+        } else {
+            told.text()
+        };
+        assert!(text == "x".repeat(size));
+    }
 }

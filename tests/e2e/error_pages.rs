@@ -1,5 +1,6 @@
 //! Error pages: what a client sees instead of an error, of a server's or of our own.
 
+use crate::harness::h2::{Http2, request};
 use crate::harness::{Coreway, Gate, Origin, Start, answer, backend, site};
 
 /// A frontend before `origin` whose errors are shown by `pages`.
@@ -300,4 +301,18 @@ fn a_page_of_no_use_is_left_out_alone() {
         .reload(&(site(&origin) + "[frontends.f.errors.a]\nstatus = [\"5xx\"]\nbackend = \"b\"\n"));
     coreway.await_log("is neither a status nor a range such as 500-599. Skipping frontend f...");
     assert_eq!(coreway.get("/500").status, 404);
+}
+
+#[test]
+fn clients_of_http2_see_pages_too() {
+    let (origin, pages) = (echoing(), pages());
+    let coreway = Coreway::serve(&with(&origin, &pages, "[\"500\"]", "{status}"));
+    let client = Http2::connect(coreway.address());
+    for _ in 0..2 {
+        let told = client.ask(request("POST", "/500"), Some(b"body")).unwrap();
+        assert_eq!((told.status, told.text().as_str()), (500, "page /500"));
+    }
+    let told = client.ask(request("HEAD", "/500"), None).unwrap();
+    assert_eq!((told.status, told.text().as_str()), (500, ""));
+    assert_eq!(client.get("/200").text(), "its own");
 }
