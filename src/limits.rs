@@ -199,6 +199,9 @@ pub const FIELD_NAMES_INDEXED_MAX: usize = 16;
 /// taken as they are needed.
 pub const RATE_KEYS_MAX: usize = 65_536;
 
+/// Further tries that a core may make beyond its retry budget, once: enough for a server that dies in a quiet hour.
+pub const RETRY_CREDIT_MAX: u32 = 10;
+
 /// Time for one health check, redirects included (spec backends 7).
 pub const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 

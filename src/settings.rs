@@ -21,6 +21,8 @@ pub struct Settings {
     pub upstream_idle_max: usize,
     /// `[retry]`: tries for one request, `Some(0)` meaning as many as the backend has servers. `None` is off.
     pub retry_attempts: Option<u32>,
+    /// Further tries for each hundred requests, on each core; `None`: no limit.
+    pub retry_budget: Option<u32>,
     /// File descriptors this process may have open at once.
     pub descriptors_max: usize,
     /// How `https://` servers are spoken to.

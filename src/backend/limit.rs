@@ -97,6 +97,11 @@ impl Limit {
         }
     }
 
+    /// How many exchanges of one key may be under way.
+    pub fn amount(&self) -> u32 {
+        self.amount
+    }
+
     pub fn table(&self) -> &Arc<Table> {
         &self.table
     }

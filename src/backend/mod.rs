@@ -8,6 +8,7 @@ pub mod balancer;
 pub mod breaker;
 pub mod buffering;
 pub mod condition;
+pub mod ejection;
 pub mod key;
 pub mod limit;
 pub mod shard;
@@ -76,6 +77,8 @@ pub struct Backend {
     pub sticky: Option<Sticky>,
     /// Whether it may be asked at all, over all cores.
     pub breaker: Option<Arc<breaker::Breaker>>,
+    /// Which servers fail too often to be asked, over all cores.
+    pub ejection: Option<Arc<ejection::Ejection>>,
     /// How many exchanges may be under way.
     pub max_conn: Option<limit::Limit>,
     /// Bodies are held whole, with these limits.
@@ -192,6 +195,7 @@ mod tests {
             changes,
             sticky: None,
             breaker: None,
+            ejection: None,
             max_conn: None,
             buffering: None,
         }

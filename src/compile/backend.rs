@@ -13,6 +13,7 @@ use super::health::{self, Check, Question};
 use super::{Rejection, World, breaker, buffering, sticky};
 use crate::backend::availability::{Availability, Changes};
 use crate::backend::breaker::Breaker;
+use crate::backend::ejection::{Ejection, Record, Rule};
 use crate::backend::key::Source;
 use crate::backend::limit::{Limit, Table};
 use crate::backend::shard::Shard;
@@ -46,6 +47,8 @@ pub enum BackendError {
     MaxConnBy(String),
     /// What is wrong with the expression of its circuit breaker.
     Breaker(String),
+    /// A sentence about `ejection`.
+    Ejection(&'static str),
     /// A sentence about `healthCheck`.
     HealthCheck(String),
     /// A sentence about `buffering`.
@@ -58,6 +61,7 @@ impl fmt::Display for BackendError {
             Self::Url { url, why } => write!(f, "error parsing server URL {url}: {why}"),
             Self::NegativeMaxConn => f.write_str("maxConn: amount should be >= 0"),
             Self::MaxConnBy(text) => write!(f, "maxConn: unsupported limiting variable: '{text}'"),
+            Self::Ejection(why) => f.write_str(why),
             Self::HealthCheck(why) | Self::Breaker(why) => f.write_str(why),
             Self::Buffering(why) => f.write_str(why),
             Self::NegativeWeight => f.write_str("Weight should be >= 0"),
@@ -156,6 +160,7 @@ pub struct Memory {
     /// What is under way at backends with `maxConn`.
     under_way: HashMap<BackendName, (Source, Arc<Table>)>,
     breakers: HashMap<BackendName, KeptBreaker>,
+    ejections: HashMap<BackendName, KeptEjection>,
     /// The rate limits of frontends, by what they were made from.
     rate_limits: HashMap<FrontendName, (Source, Vec<Rate>, Arc<RateLimit>)>,
 }
@@ -179,6 +184,14 @@ struct Available {
     servers: HashMap<Identity, Arc<Availability>>,
 }
 
+/// What is known of servers that fail goes on as long as their backend has them.
+#[derive(Debug)]
+struct KeptEjection {
+    rule: Rule,
+    records: Vec<(Identity, Arc<Record>)>,
+    ejection: Arc<Ejection>,
+}
+
 /// A circuit breaker goes on as long as it judges the same servers by the same expression.
 #[derive(Debug)]
 struct KeptBreaker {
@@ -199,6 +212,13 @@ impl Memory {
             }
             !settled
         });
+    }
+
+    /// The circuit breakers in use, with their providers and backends. Their states and figures may be read at any time.
+    pub fn breakers(&self) -> impl Iterator<Item = (&str, &str, &Breaker)> {
+        self.breakers
+            .iter()
+            .map(|((provider, name), kept)| (provider.as_str(), name.as_str(), &*kept.breaker))
     }
 
     fn pool(&mut self, identity: &Identity) -> PoolKey {
@@ -245,6 +265,7 @@ impl Memory {
             .retain(|name, _| used.ids.contains_key(name));
         self.under_way.retain(|name, _| used.ids.contains_key(name));
         self.breakers.retain(|name, _| used.ids.contains_key(name));
+        self.ejections.retain(|name, _| used.ids.contains_key(name));
         retired
     }
 
@@ -303,6 +324,55 @@ impl Memory {
         };
         self.breakers.insert(name.clone(), kept);
         Ok(Some(breaker))
+    }
+
+    /// Which of a backend's servers fail too often. Servers that stay are known as before; without the option nobody is
+    /// away for this reason.
+    fn ejection(
+        &mut self,
+        name: &BackendName,
+        rule: Option<Rule>,
+        servers: Vec<(Identity, Arc<Availability>)>,
+    ) -> Option<Arc<Ejection>> {
+        let known = self.ejections.remove(name);
+        let Some(rule) = rule else {
+            for (_, record) in known.into_iter().flat_map(|known| known.records) {
+                record.readmit();
+            }
+            return None;
+        };
+        let (known_rule, mut known, ejection) = match known {
+            Some(known) => (Some(known.rule), known.records, Some(known.ejection)),
+            None => (None, Vec::new(), None),
+        };
+        let is_same = known_rule == Some(rule)
+            && known
+                .iter()
+                .map(|(identity, _)| identity)
+                .eq(servers.iter().map(|(identity, _)| identity));
+        let records = if is_same {
+            known
+        } else {
+            let mut record = |(identity, availability)| {
+                let at = known.iter().position(|(known, _)| *known == identity);
+                match at {
+                    Some(at) => known.swap_remove(at),
+                    None => (identity, Arc::new(Record::new(availability))),
+                }
+            };
+            servers.into_iter().map(&mut record).collect()
+        };
+        let ejection = ejection.filter(|_| is_same).unwrap_or_else(|| {
+            let records = records.iter().map(|(_, record)| Arc::clone(record));
+            Arc::new(Ejection::new(rule, records.collect()))
+        });
+        let kept = KeptEjection {
+            rule,
+            records,
+            ejection: Arc::clone(&ejection),
+        };
+        self.ejections.insert(name.clone(), kept);
+        Some(ejection)
     }
 
     /// The rate limit of a frontend; an unchanged one keeps its buckets.
@@ -473,6 +543,15 @@ impl Backends {
             .collect();
         let cores = world.cores.max(1);
         let breaker = memory.breaker(name, written.circuit_breaker.as_ref(), identities, cores)?;
+        let rule = written.ejection.as_ref().map(ejection_rule).transpose()?;
+        let known = parsed
+            .iter()
+            .zip(&servers)
+            .map(|((_, _, _, identity, _), server)| {
+                (identity.clone(), Arc::clone(&server.availability))
+            })
+            .collect();
+        let ejection = memory.ejection(name, rule, known);
         let max_conn = memory.max_conn(name, written.max_conn.as_ref())?;
         let buffering = written.buffering.as_ref().map(buffering::compile);
         let buffering = buffering.transpose().map_err(BackendError::Buffering)?;
@@ -509,6 +588,7 @@ impl Backends {
             changes,
             sticky,
             breaker,
+            ejection,
             max_conn,
             buffering,
             shard,
@@ -516,6 +596,24 @@ impl Backends {
         self.names.push(name.clone());
         Ok(id)
     }
+}
+
+fn ejection_rule(written: &dynamic::Ejection) -> Result<Rule, BackendError> {
+    let error = |why| move || BackendError::Ejection(why);
+    Ok(Rule {
+        failures: u32::try_from(written.failures)
+            .ok()
+            .filter(|count| *count > 0)
+            .ok_or_else(error("ejection: failures should be > 0"))?,
+        time: u64::try_from(written.time.as_millis())
+            .ok()
+            .filter(|time| *time > 0)
+            .ok_or_else(error("ejection: time should be > 0"))?,
+        share: u32::try_from(written.max_share)
+            .ok()
+            .filter(|share| *share <= 100)
+            .ok_or_else(error("ejection: maxShare should be from 0 to 100"))?,
+    })
 }
 
 /// Spec backends 2.2; what was not written is 1 in either mode.

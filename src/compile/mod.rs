@@ -488,6 +488,7 @@ mod tests {
     use super::*;
     use crate::backend::availability::Why;
     use crate::backend::balancer::NoServer;
+    use crate::backend::breaker::Seen;
     use crate::backend::{PoolKey, Scheme, ServerId};
     use crate::frontend::Scratch;
     use crate::frontend::example::Request;
@@ -1386,6 +1387,66 @@ mod tests {
         reload(&[b]);
         let back = reload(&[a, b]);
         assert_eq!(back[0].backends[0].next(), Ok(ServerId(0)), "a new server");
+    }
+
+    #[test]
+    fn what_is_known_of_bad_servers_outlives_a_reload_that_keeps_them() {
+        let mut memory = Memory::default();
+        let mut reload = |servers: &[(&str, &str, Option<i64>)], expression, failures| {
+            let mut written = with_servers(servers);
+            let backend = written.backends.get_mut("b").expect("there");
+            backend.circuit_breaker = Some(dynamic::CircuitBreaker {
+                expression: format!("NetworkErrorRatio() > {expression}"),
+                ..dynamic::CircuitBreaker::default()
+            });
+            backend.ejection = (failures > 0).then(|| dynamic::Ejection {
+                failures,
+                ..dynamic::Ejection::default()
+            });
+            let providers = BTreeMap::from([("file".to_owned(), Arc::new(written))]);
+            let compiled = compile(&providers, &world(), &mut memory);
+            let states: Vec<String> = memory
+                .breakers()
+                .map(|(provider, name, breaker)| format!("{provider} {name} {:?}", breaker.state()))
+                .collect();
+            let backend = compiled.snapshots[0].backends[0].clone();
+            let there = backend
+                .servers
+                .iter()
+                .map(|server| server.availability.is_available());
+            (states.join(", "), there.collect::<Vec<_>>(), backend)
+        };
+        let (a, b, c) = (
+            ("a", "http://a", None),
+            ("b", "http://b", None),
+            ("c", "http://c", None),
+        );
+        let (state, _, backend) = reload(&[a, b], "0.5", 2);
+        assert_eq!(state, "file b Standby");
+        let breaker = backend.breaker.as_ref().expect("there");
+        let seen = Seen {
+            status: 502,
+            milliseconds: None,
+        };
+        assert!(breaker.record(0, seen, 0));
+        let ejection = backend.ejection.as_ref().expect("there");
+        assert!(!ejection.tried(ServerId(0), true, 0) && ejection.tried(ServerId(0), true, 0));
+
+        let (state, there, _) = reload(&[a, b], "0.5", 2);
+        assert_eq!(state, "file b Tripped");
+        assert_eq!(there, [false, true]);
+        let (state, ..) = reload(&[a, b], "0.6", 2);
+        assert_eq!(state, "file b Standby", "another expression");
+        let (_, there, backend) = reload(&[a, b, c], "0.6", 3);
+        assert_eq!(there, [false, true, true], "among other servers");
+        let ejection = backend.ejection.as_ref().expect("there");
+        ejection.back(u64::MAX, |id| assert_eq!(id, ServerId(0)));
+        assert!(backend.servers[0].availability.is_available());
+        for _ in 0..3 {
+            ejection.tried(ServerId(1), true, 0);
+        }
+        let (_, there, _) = reload(&[a, b, c], "0.6", 0);
+        assert_eq!(there, [true; 3], "without the option");
     }
 
     #[test]

@@ -101,6 +101,11 @@ pub fn settings(
             .retry
             .as_ref()
             .map(|retry| u32::try_from(retry.attempts.max(0)).unwrap_or(u32::MAX)),
+        retry_budget: global
+            .retry
+            .as_ref()
+            .and_then(|retry| u32::try_from(retry.budget?).ok())
+            .filter(|percent| *percent > 0),
         descriptors_max: machine.descriptors_max,
         upstream_tls: certificate::client(global, machine, &mut closed),
         host_name: machine.host_name.clone(),

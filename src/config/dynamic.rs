@@ -42,6 +42,8 @@ options! {
         "maxConn" max_conn: Option<MaxConn>,
         /// Asking each server whether it works.
         "healthCheck" health_check: Option<HealthCheck>,
+        /// Leaving servers alone that fail again and again, Coreway's own.
+        "ejection" ejection: Option<Ejection>,
         /// Holding whole requests and answers, with limits. Nothing is streamed then.
         "buffering" buffering: Option<Buffering>,
         /// When parts of an answer are passed on.
@@ -111,6 +113,17 @@ options! {
         "hostname" hostname: String,
         /// Header fields to send.
         "headers" headers: BTreeMap<String, String>,
+    }
+
+    /// Leaving servers alone that fail again and again, Coreway's own: see [servers.md](servers.md#ejection).
+    pub struct Ejection {
+        place;
+        /// Failures in a row that are too many.
+        "failures" failures: i64 = 5,
+        /// How long the server is then left alone: Go text or seconds.
+        "time" time: Duration = Duration::from_secs(30),
+        /// How many of a hundred servers may be away at once; one always may, and never all.
+        "maxShare" max_share: i64 = 50,
     }
 
     /// Holding whole requests and answers.

@@ -146,6 +146,8 @@ options! {
     pub struct Retry {
         /// How often; 0 is the number of servers.
         "attempts" attempts: i64,
+        /// Further tries for each hundred requests, Coreway's own; left out or 0, there is no limit. See [servers.md](servers.md#retries).
+        "budget" budget: Option<i64>,
     }
 
     /// Defaults of health checks.

@@ -506,6 +506,7 @@ mod tests {
             },
             upstream_idle_max: 2,
             retry_attempts: None,
+            retry_budget: None,
             upstream_tls: Default::default(),
             host_name: "edge".to_owned(),
         };

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam::channel::Sender;
 
+use super::budget::Budget;
 use super::compress::Compressors;
 use super::connection::Client;
 use super::date::Date;
@@ -99,6 +100,8 @@ pub(crate) struct Core {
     pub(crate) index: usize,
     pub(crate) settings: Settings,
     pub(crate) pools: Pools,
+    /// What further tries are paid from.
+    pub(crate) retries: Budget,
     pub(crate) date: Date,
     pub(crate) random: Random,
     pub(crate) compressors: Compressors,
@@ -162,8 +165,10 @@ impl Core {
             reports: reports.clone(),
         };
         let random = Random::default();
+        let retries = Budget::new(settings.retry_budget);
         Self {
             index,
+            retries,
             settings,
             pools: Pools::new(idle_max, Arc::clone(&load)),
             date: Date::default(),

@@ -364,6 +364,7 @@ async fn ask(
         Some(attempts) => attempts as usize,
         None => 1 + usize::from(idempotent),
     };
+    core.retries.earn();
     let mut tries = 1;
     let mut tried = Vec::new(); // Holds nothing, and so allocates nothing, unless a try fails.
     let mut choice = pick(backend, session, &tried)?;
@@ -376,18 +377,28 @@ async fn ask(
         )
         .await
         {
-            Ok(after) => return Ok(after),
+            Ok(after) => {
+                guard::tried(backend, choice.id, page::status_of_server(session));
+                return Ok(after);
+            }
             Err(failure) => failure,
         };
         match failure.retry {
             // Its server closed it while it was kept: that says nothing of the server.
             Retry::Stale if !fresh && idempotent && repeatable(session, request) => fresh = true,
-            Retry::Safe if tries < tries_max => {
+            retry => {
+                if failure.side == Side::Server
+                    && let Some(told) = reply::of_failure(&failure)
+                {
+                    guard::tried(backend, choice.id, told.status);
+                }
+                if retry != Retry::Safe || tries >= tries_max || !core.retries.spend() {
+                    return Err(failure);
+                }
                 tries += 1;
                 tried.push(choice.id);
                 choice = pick(backend, session, &tried)?;
             }
-            _ => return Err(failure),
         }
         core.counters.retries.add(1);
         tracing::debug!("backend {}: trying again: {failure}", backend.name);

@@ -1,11 +1,14 @@
-//! The circuit breaker of a backend, asked before an exchange and told after it.
+//! The circuit breaker of a backend, asked before an exchange and told after it; and its servers, told how tries end.
 //!
 //! Owns the clock it is asked by, and what the log hears of it. Never decides anything itself.
-//! Read next: `backend/breaker.rs`.
+//! Read next: `backend/breaker.rs`, `backend/ejection.rs`.
+
+use std::time::Duration;
 
 use super::core::Core;
-use crate::backend::Backend;
 use crate::backend::breaker::{Breaker, Seen, State};
+use crate::backend::ejection::Ejection;
+use crate::backend::{Backend, ServerId};
 use crate::reactor::{Instant, coarse, now};
 
 /// The status of an exchange whose client left before it was told anything, as the reference counts it.
@@ -21,6 +24,11 @@ pub(crate) struct Watch {
 /// Asks the breaker, if there is one. `None`: nobody may be asked, answer 503.
 #[inline]
 pub(crate) fn admit(backend: &Backend, at: Instant) -> Option<Watch> {
+    if let Some(ejection) = &backend.ejection
+        && ejection.is_due(at.nanoseconds())
+    {
+        welcome(backend, ejection, at);
+    }
     let Some(breaker) = &backend.breaker else {
         return Some(Watch { begun: None });
     };
@@ -31,6 +39,33 @@ pub(crate) fn admit(backend: &Backend, at: Instant) -> Option<Watch> {
     admission.passes.then(|| Watch {
         begun: breaker.times().then(now),
     })
+}
+
+/// Lets servers back whose time is over.
+#[cold]
+fn welcome(backend: &Backend, ejection: &Ejection, at: Instant) {
+    ejection.back(at.nanoseconds(), |id| {
+        let url = &backend.server(id).url;
+        tracing::warn!("Server {url} of backend {} is asked again", backend.name);
+    });
+}
+
+/// Tells which status the try at a server came to: its own, or what stands for a failure of it.
+#[inline]
+pub(crate) fn tried(backend: &Backend, id: ServerId, status: u16) {
+    let Some(ejection) = &backend.ejection else {
+        return;
+    };
+    let has_failed = matches!(status, 502..=504);
+    if ejection.tried(id, has_failed, coarse().nanoseconds()) {
+        let (url, rule) = (&backend.server(id).url, ejection.rule());
+        tracing::warn!(
+            "Server {url} of backend {} failed {} times in a row, leaving it alone for {:?}",
+            backend.name,
+            rule.failures,
+            Duration::from_millis(rule.time)
+        );
+    }
 }
 
 impl Watch {

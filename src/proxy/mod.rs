@@ -7,6 +7,7 @@
 mod answer;
 mod asking;
 mod body;
+mod budget;
 mod compress;
 mod connection;
 mod core;

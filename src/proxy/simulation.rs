@@ -18,12 +18,18 @@ use crossbeam::channel::{Receiver, bounded, unbounded};
 
 use super::core::{Core, Neighbour};
 use super::listen;
-use crate::backend::availability::{Availability, Changes};
+use crate::backend::availability::{Availability, Changes, Why};
+use crate::backend::breaker::{Breaker, Meter, Meters, State};
+use crate::backend::condition::{Comparison, Condition};
+use crate::backend::ejection::{Ejection, Record, Rule};
+use crate::backend::key::Source;
+use crate::backend::limit::{Limit, Table};
 use crate::backend::shard::Shard;
 use crate::backend::{Backend, BackendId, PoolKey, Scheme, Server};
 use crate::frontend::modifier::Modifiers;
 use crate::frontend::trie::{Entry, Trie};
 use crate::frontend::{Frontend, FrontendId};
+use crate::http::Head;
 use crate::mailbox::{Report, mailbox};
 use crate::reactor::simulated::{self, Faults, random};
 use crate::reactor::{Buffer, Listener, Room, Socket, Timer, now, sleep, spawn};
@@ -443,6 +449,65 @@ struct World {
     origin_connections: Cell<usize>,
     complete: Cell<u32>,
     refused: Cell<u32>,
+    /// What may refuse requests, in runs that have it.
+    guards: Option<Guards>,
+}
+
+/// Limits of a backend that outlive reloads: few exchanges at once, a circuit breaker, ejection of servers.
+struct Guards {
+    limit: Limit,
+    breaker: Arc<Breaker>,
+}
+
+impl Guards {
+    fn new() -> Self {
+        let mut meters = Meters::default();
+        let all = Meter::Codes { from: 0, to: 600 };
+        let test = meters.ratio(Meter::NetworkErrors, all, Comparison::Greater, 0.3);
+        let amount = 2 + u32::try_from(below(4)).expect("few");
+        Self {
+            limit: Limit::new(amount, Arc::new(Table::new(Source::Host))),
+            breaker: Arc::new(Breaker::new("test", Condition::Test(test), meters, 1)),
+        }
+    }
+
+    fn put_into(&self, backend: &mut Backend) {
+        backend.max_conn = Some(self.limit.clone());
+        backend.breaker = Some(Arc::clone(&self.breaker));
+        let rule = Rule {
+            failures: 2,
+            time: 3_000,
+            share: 50,
+        };
+        let record = |server: &Server| Arc::new(Record::new(Arc::clone(&server.availability)));
+        let records = backend.servers.iter().map(record).collect();
+        backend.ejection = Some(Arc::new(Ejection::new(rule, records)));
+    }
+
+    /// When nobody is left: every place came back, and the breaker lets everybody through after a while.
+    async fn settle(&self, world: &World) {
+        let mut head = Head::default();
+        head.set_authority(b"example.com");
+        let peer = proxy_address().ip();
+        let mut places = Vec::new();
+        while let Ok(place) = self.limit.enter(&head, peer) {
+            places.push(place);
+        }
+        if places.len() != self.limit.amount() as usize {
+            world.complain(None, &format!("only {} places came back", places.len()));
+        }
+        for _ in 0..2 {
+            sleep(Duration::from_secs(11)).await;
+            self.breaker.admit(now().nanoseconds());
+        }
+        let (passes, state) = (
+            self.breaker.admit(now().nanoseconds()).passes,
+            self.breaker.state(),
+        );
+        if !passes || state != State::Standby {
+            world.complain(None, &format!("the breaker stays {state:?}"));
+        }
+    }
 }
 
 /// Counts somebody while they are there, however they leave.
@@ -476,6 +541,14 @@ impl World {
         let plan = Rc::new(Plan::new(id, self.polite));
         plans.insert(id, Rc::clone(&plan));
         plan
+    }
+
+    /// Serves by another configuration, with the guards of this run.
+    fn swap(&self, mut snapshot: Box<Snapshot>) {
+        if let Some(guards) = &self.guards {
+            guards.put_into(&mut snapshot.backends[0]);
+        }
+        self.core.swap(snapshot);
     }
 
     fn lossless(&self) -> bool {
@@ -520,6 +593,7 @@ fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapsh
             changes,
             sticky: None,
             breaker: None,
+            ejection: None,
             max_conn: None,
             buffering: None,
         }],
@@ -544,8 +618,21 @@ async fn reload(world: Rc<World>) {
             origins.push(below(ORIGINS));
         }
         before.retain(|origin| !origins.contains(origin));
-        world.core.swap(snapshot(generation, &origins, &before));
+        world.swap(snapshot(generation, &origins, &before));
         before = origins;
+    }
+}
+
+/// Finds servers ill and well again, as health checks do, for as long as there are clients.
+async fn doctor(world: Rc<World>) {
+    while world.clients.get() > 0 {
+        sleep(milliseconds(2_000)).await;
+        let snapshot = world.core.snapshot();
+        let servers = &snapshot.backend(BackendId(0)).servers;
+        let availability = &servers[below(servers.len())].availability;
+        if !availability.rule_out(Why::Unhealthy) {
+            availability.readmit(Why::Unhealthy);
+        }
     }
 }
 
@@ -966,6 +1053,8 @@ fn judge(world: &World, plan: &Plan, status: u16, body: &[u8], result: Result<()
 fn refused(world: &World, plan: &Plan, status: u16) {
     world.refused.set(world.refused.get() + 1);
     let why = match status {
+        // Too many at once; tripped, or no server is well.
+        429 | 503 => world.guards.is_some(),
         // A kept connection was closed by its origin just when it was needed.
         502 => world.origins_impatient && !repeatable(plan),
         _ => false,
@@ -1054,6 +1143,7 @@ fn settings() -> Settings {
         descriptors_max: 1_000_000,
         upstream_tls: Default::default(),
         retry_attempts: [None, Some(0), Some(2)][below(3)],
+        retry_budget: None,
         host_name: "simulation".to_owned(),
     }
 }
@@ -1069,10 +1159,10 @@ struct Outcome {
 ///
 /// # Errors
 /// Promises that were broken.
-fn play(seed: u64) -> Result<Outcome, String> {
+fn play(seed: u64, guarded: bool) -> Result<Outcome, String> {
     let faults =
         [Faults::NONE, Faults::SLOW, Faults::ROUGH][usize::try_from(seed % 3).expect("small")];
-    let (broken, outcome) = simulated::run(seed, faults, world(faults));
+    let (broken, outcome) = simulated::run(seed, faults, world(faults, guarded));
     match &broken[..] {
         [] => Ok(outcome),
         _ => Err(format!("seed {seed}: {}", broken.join("\n"))),
@@ -1080,11 +1170,11 @@ fn play(seed: u64) -> Result<Outcome, String> {
 }
 
 /// These seeds keep every promise.
-fn check(seeds: impl IntoIterator<Item = u64>) -> Outcome {
+fn check(seeds: impl IntoIterator<Item = u64>, guarded: bool) -> Outcome {
     let mut total = Outcome::default();
     let mut broken = Vec::new();
     for seed in seeds {
-        match play(seed) {
+        match play(seed, guarded) {
             Ok(outcome) => {
                 total.complete += outcome.complete;
                 total.refused += outcome.refused;
@@ -1102,7 +1192,7 @@ fn check(seeds: impl IntoIterator<Item = u64>) -> Outcome {
     total
 }
 
-async fn world(faults: Faults) -> (Vec<String>, Outcome) {
+async fn world(faults: Faults, guarded: bool) -> (Vec<String>, Outcome) {
     let (reports, told) = unbounded();
     let (mailbox, _receiver) = mailbox().expect("a socket pair");
     let neighbour = Neighbour {
@@ -1119,7 +1209,6 @@ async fn world(faults: Faults) -> (Vec<String>, Outcome) {
         bounded(1).0,
     ));
     let everybody: Vec<usize> = (0..ORIGINS).collect();
-    core.swap(snapshot(1, &everybody, &[]));
     let world = Rc::new(World {
         core: Rc::clone(&core),
         faults,
@@ -1132,7 +1221,9 @@ async fn world(faults: Faults) -> (Vec<String>, Outcome) {
         origin_connections: Cell::new(0),
         complete: Cell::new(0),
         refused: Cell::new(0),
+        guards: guarded.then(Guards::new),
     });
+    world.swap(snapshot(1, &everybody, &[]));
     let mut origins = Vec::new();
     for at in everybody {
         let listener = Rc::new(simulated::listen(origin_address(at)).expect("free"));
@@ -1151,6 +1242,9 @@ async fn world(faults: Faults) -> (Vec<String>, Outcome) {
     sleep(Duration::from_millis(1)).await;
     if chance(70) {
         spawn(reload(Rc::clone(&world)));
+    }
+    if guarded {
+        spawn(doctor(Rc::clone(&world)));
     }
     if chance(40) {
         sleep(milliseconds(6_000)).await;
@@ -1173,6 +1267,9 @@ async fn world(faults: Faults) -> (Vec<String>, Outcome) {
     }
     // This one, and the world's.
     until(&world, "no task is left", || Rc::strong_count(&core) == 2).await;
+    if let Some(guards) = &world.guards {
+        guards.settle(&world).await;
+    }
     let outcome = Outcome {
         complete: world.complete.get(),
         refused: world.refused.get(),
@@ -1201,20 +1298,28 @@ async fn drain(world: &World, listener: &Listener, told: &Receiver<Report>) {
 fn promises_are_kept_over_many_seeds() {
     let seeds =
         std::env::var("COREWAY_TEST_SEEDS").map_or(600, |text| text.parse().expect("a number"));
-    let total = check(0..seeds);
+    let total = check(0..seeds, false);
     assert!(total.complete > 5_000 && total.refused > 50, "{total:?}");
+}
+
+/// With limits, a circuit breaker, health checks and ejection, which refuse requests and leave nothing behind.
+#[test]
+fn guards_keep_the_promises_too() {
+    let total = check(0..200, true);
+    assert!(total.complete > 1_000 && total.refused > 200, "{total:?}");
 }
 
 /// Seeds that once broke a promise: a `100 Continue` within an answer; a second try that took the next request for the
 /// body of this one.
 #[test]
 fn promises_once_broken_are_kept() {
-    check([16, 4082]);
+    check([16, 4082], false);
 }
 
 #[test]
 fn one_seed_is_one_run() {
     for seed in [1, 2, 5] {
-        assert_eq!(play(seed), play(seed));
+        assert_eq!(play(seed, true), play(seed, true));
+        assert_eq!(play(seed, false), play(seed, false));
     }
 }

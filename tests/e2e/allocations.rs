@@ -135,6 +135,7 @@ impl Proxy {
             },
             upstream_idle_max: 200,
             retry_attempts: None,
+            retry_budget: None,
             descriptors_max: 1024,
             upstream_tls: Default::default(),
             host_name: "test".to_owned(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Coreway, Origin, answer, eventually_within, site};
+use crate::harness::{Coreway, Origin, answer, eventually, eventually_within, site};
 
 const HALF: &str = "ResponseCodeRatio(500, 600, 0, 600) > 0.5";
 
@@ -20,11 +20,24 @@ fn moody(status: u16) -> (Origin, Arc<AtomicU16>) {
     (origin, mood)
 }
 
+/// Waits until the breaker has tripped so many times: an answer may be with its client before it is counted.
+#[track_caller]
+fn await_trips(coreway: &Coreway, count: usize) {
+    eventually("it has tripped", || {
+        coreway
+            .log()
+            .matches("Circuit breaker of backend b tripped")
+            .count()
+            >= count
+    });
+}
+
 #[test]
 fn after_the_first_bad_answer_nobody_is_let_through() {
     let (origin, _) = moody(500);
     let coreway = Coreway::serve(&guarded(&origin, HALF));
     assert_eq!(coreway.get("/").status, 500);
+    await_trips(&coreway, 1);
     // Connections that come to all cores.
     for _ in 0..8 {
         let response = coreway.get("/");
@@ -59,6 +72,7 @@ fn a_backend_that_recovers_is_asked_again_step_by_step() {
     let (origin, mood) = moody(500);
     let coreway = Coreway::serve(&guarded(&origin, HALF));
     assert_eq!(coreway.get("/").status, 500);
+    await_trips(&coreway, 1);
     let tripped = Instant::now();
     mood.store(200, Ordering::SeqCst);
     let mut client = coreway.client();
@@ -91,6 +105,7 @@ fn servers_that_cannot_be_reached_count_as_network_errors() {
     let origin = Origin::refusing();
     let coreway = Coreway::serve(&guarded(&origin, "NetworkErrorRatio() > 0.5"));
     assert_eq!(coreway.get("/").status, 502);
+    await_trips(&coreway, 1);
     assert_eq!(coreway.get("/").status, 503);
     // Bad answers of a server that is there do not.
     let (origin, _) = moody(500);
@@ -126,6 +141,7 @@ fn latencies_are_judged() {
     }
     coreway.reload(&guarded(&origin, "LatencyAtQuantileMS(50.0) < 60000"));
     assert_eq!(coreway.get("/").status, 200);
+    await_trips(&coreway, 1);
     assert_eq!(coreway.get("/").status, 503);
     coreway.await_log("(1 of 1 answers in less than 60001 ms)");
 }
@@ -136,10 +152,12 @@ fn a_reload_changes_nothing_of_an_unchanged_backend() {
     let rules = guarded(&origin, HALF);
     let coreway = Coreway::serve(&rules);
     assert_eq!(coreway.get("/").status, 500);
+    await_trips(&coreway, 1);
     coreway.reload(&(rules.clone() + "[frontends.g]\nbackend = \"b\"\n"));
     assert_eq!(coreway.get("/").status, 503, "still tripped");
     coreway.reload(&rules.replace("0.5", "0.6"));
     assert_eq!(coreway.get("/").status, 500, "another breaker begins anew");
+    await_trips(&coreway, 2);
     assert_eq!(coreway.get("/").status, 503);
     let (other, _) = moody(200);
     coreway.reload(&guarded(&other, HALF.replace("0.5", "0.6").as_str()));

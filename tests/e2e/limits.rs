@@ -1,8 +1,13 @@
 //! How often a frontend may be used, and how many exchanges may be under way at a backend.
 
 use std::thread;
+use std::time::Duration;
 
-use crate::harness::{Coreway, Gate, Origin, Response, answer, backend, eventually, site};
+use crate::harness::h2::{Http2, request};
+use crate::harness::origin::{Deaf, Exchange};
+use crate::harness::{
+    Client, Coreway, Gate, Origin, Response, Start, answer, backend, eventually, site,
+};
 
 fn rate_limited(origin: &Origin, by: &str, rates: &str) -> String {
     let limit = format!("[frontends.f.ratelimit]\nextractorfunc = \"{by}\"\n{rates}");
@@ -176,4 +181,276 @@ fn exchanges_under_way_are_limited_and_places_come_back() {
     for _ in 0..5 {
         assert_eq!(coreway.get("/").status, 200);
     }
+}
+
+/// Every way an exchange can end gives its place back: the server behaves as `act` needs, which is told the program and
+/// sees to it that an exchange has ended, or will. Of one place, exactly one is there afterwards.
+#[track_caller]
+fn gives_its_place_back(start: Start, servers: &str, act: impl FnOnce(&Coreway)) {
+    let rules = |servers: &str| {
+        let limit = "[backends.b.maxconn]\namount = 1\nextractorfunc = \"request.header.X-Key\"\n";
+        format!("{limit}{servers}[frontends.f]\nbackend = \"b\"\n")
+    };
+    let coreway = start.serve(&rules(servers));
+    act(&coreway);
+    let asked = "GET /free HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    // The same backend, with a server that can be asked: what is under way counts on.
+    let working = Origin::text("free");
+    coreway.reload(&rules(&backend("b", &working)));
+    eventually("the place is free", || {
+        coreway.exchange(asked).status == 200
+    });
+    // Nothing was given back twice either.
+    let gate = Gate::default();
+    let slow = slow(&gate);
+    coreway.reload(&rules(&backend("b", &slow)));
+    let mut one = coreway.client();
+    eventually("one is under way", || {
+        one.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+        eventually("it is decided", || {
+            one.is_readable() || !slow.requests().is_empty()
+        });
+        // Refused while the one before is on its way out.
+        let is_in = !slow.requests().is_empty();
+        is_in || one.response().status != 429
+    });
+    assert_eq!(coreway.exchange(asked).status, 429);
+    gate.open();
+    assert_eq!(one.response().status, 200);
+}
+
+/// The place is taken at present.
+#[track_caller]
+fn assert_taken(coreway: &Coreway) {
+    assert_eq!(coreway.get("/").status, 429);
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const HALF: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\nhi";
+
+/// A server that takes requests and never answers.
+fn silent() -> Origin {
+    Origin::wire(|exchange| {
+        let _ = exchange.rest();
+        exchange.close();
+    })
+}
+
+#[test]
+fn a_client_that_leaves_gives_its_place_back() {
+    type Leave = fn(Client);
+    let leaves: [(_, Leave); 3] = [(GET, Client::reset), (HALF, Client::reset), (HALF, drop)];
+    for (request, leave) in leaves {
+        let origin = silent();
+        gives_its_place_back(Start::new(), &backend("b", &origin), |coreway| {
+            let mut client = coreway.client();
+            client.send(request);
+            eventually("the server is asked", || origin.requests().len() == 1);
+            assert_taken(coreway);
+            leave(client);
+        });
+    }
+    let origin = Origin::wire(|exchange| {
+        exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+        let _ = exchange.rest();
+        exchange.close();
+    });
+    gives_its_place_back(Start::new(), &backend("b", &origin), |coreway| {
+        let mut client = coreway.client();
+        client.send(GET);
+        client.head();
+        assert_eq!(client.chunk(), b"hello");
+        assert_taken(coreway);
+        client.reset();
+    });
+}
+
+#[test]
+fn a_server_that_fails_gives_the_place_back() {
+    type Act = fn(&mut Exchange<'_>);
+    let check = |request: &str, status: Option<u16>, act: Act| {
+        let origin = Origin::wire(act);
+        gives_its_place_back(Start::new(), &backend("b", &origin), |coreway| {
+            let mut client = coreway.client();
+            client.send(request);
+            match status {
+                Some(status) => assert_eq!(client.response().status, status),
+                None => assert!(client.try_response().is_err(), "it is cut"),
+            }
+        });
+    };
+    check(GET, Some(502), |exchange| exchange.reset());
+    check(GET, Some(502), |exchange| exchange.close());
+    check(GET, Some(502), |exchange| {
+        exchange.send("nonsense\r\n\r\n");
+        exchange.close();
+    });
+    check(GET, None, |exchange| {
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+        exchange.reset();
+    });
+    check(GET, None, |exchange| {
+        exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nz");
+        exchange.close();
+    });
+    // It answers before it has the whole request, which never comes.
+    check(HALF, Some(200), |exchange| {
+        exchange.send(answer(200, "early"));
+        let _ = exchange.rest();
+        exchange.close();
+    });
+    // A body that is none.
+    let malformed = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n";
+    check(malformed, Some(400), |exchange| {
+        let _ = exchange.rest();
+        exchange.close();
+    });
+}
+
+#[test]
+fn servers_that_cannot_be_reached_give_the_place_back() {
+    let refusing = [Origin::refusing(), Origin::refusing()];
+    let servers: String = refusing
+        .iter()
+        .zip(["r", "t"])
+        .map(|(origin, name)| format!("[backends.b.servers.{name}]\nurl = \"{}\"\n", origin.url()))
+        .collect();
+    for start in [Start::new(), Start::new().table("[retry]\nattempts = 5")] {
+        gives_its_place_back(start, &servers, |coreway| {
+            assert_eq!(coreway.get("/").status, 502);
+        });
+    }
+    let working = Origin::text("in");
+    let mixed = format!("{servers}{}", backend("b", &working));
+    gives_its_place_back(Start::new().table("[retry]"), &mixed, |coreway| {
+        for _ in 0..5 {
+            assert_eq!(coreway.get("/").status, 200, "after further tries");
+        }
+    });
+    gives_its_place_back(Start::new(), "", |coreway| {
+        assert_eq!(coreway.get("/").status, 503, "no server at all");
+    });
+    let unknown = "[backends.b.servers.s]\nurl = \"ftp://127.0.0.1:1\"\n";
+    gives_its_place_back(Start::new(), unknown, |coreway| {
+        assert_eq!(coreway.get("/").status, 500);
+    });
+}
+
+#[test]
+fn time_limits_give_the_place_back() {
+    let deaf = Deaf::new();
+    gives_its_place_back(
+        Start::new().table("[forwardingTimeouts]\ndialTimeout = \"100ms\""),
+        &format!("[backends.b.servers.s]\nurl = \"{}\"\n", deaf.url()),
+        |coreway| assert_eq!(coreway.get("/").status, 504),
+    );
+    let origin = silent();
+    gives_its_place_back(
+        Start::new().table("[forwardingTimeouts]\nresponseHeaderTimeout = \"100ms\""),
+        &backend("b", &origin),
+        |coreway| assert_eq!(coreway.get("/").status, 504),
+    );
+    gives_its_place_back(
+        Start::new().table("[respondingTimeouts]\nreadTimeout = \"200ms\""),
+        &backend("b", &origin),
+        |coreway| assert_eq!(coreway.exchange(HALF).status, 408),
+    );
+    gives_its_place_back(
+        Start::new().table("[respondingTimeouts]\nwriteTimeout = \"200ms\""),
+        &backend("b", &origin),
+        |coreway| {
+            let mut client = coreway.client();
+            client.send(GET);
+            assert!(client.try_response().is_err());
+        },
+    );
+}
+
+#[test]
+fn a_tunnel_keeps_its_place_until_it_is_closed() {
+    let origin = || {
+        Origin::wire(|exchange| {
+            exchange.send(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+            );
+            loop {
+                match &*exchange.take() {
+                    [] => return exchange.close(),
+                    b"reset" => return exchange.reset(),
+                    b"close" => return exchange.close(),
+                    bytes => {
+                        let bytes = bytes.to_vec();
+                        exchange.send(bytes);
+                    }
+                }
+            }
+        })
+    };
+    let check = |end: fn(Client)| {
+        let origin = origin();
+        gives_its_place_back(Start::new(), &backend("b", &origin), |coreway| {
+            let mut client = coreway.client();
+            client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+            assert!(client.head().start.starts_with("HTTP/1.1 101"));
+            client.send("hi");
+            assert_eq!(client.exactly(2), b"hi");
+            assert_taken(coreway);
+            end(client);
+        });
+    };
+    check(drop);
+    check(Client::reset);
+    check(|mut client| {
+        client.half_close();
+        assert_eq!(client.rest(), b"");
+    });
+    check(|mut client| {
+        client.send("close");
+        assert_eq!(client.rest(), b"");
+    });
+    check(|mut client| {
+        client.send("reset");
+        let _ = client.try_response();
+    });
+}
+
+#[test]
+fn a_stream_that_is_reset_gives_its_place_back_and_the_connection_goes_on() {
+    let origin = silent();
+    gives_its_place_back(Start::new(), &backend("b", &origin), |coreway| {
+        let client = Http2::connect(coreway.address());
+        let (_answer, mut stream) = client.begin(request("POST", "/"));
+        // The connection goes on while we wait.
+        client.run(async {
+            while origin.requests().is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        assert_taken(coreway);
+        assert_eq!(client.get("/").status, 429, "another stream");
+        stream.send_reset(h2::Reason::CANCEL);
+        client.run(async {
+            while origin.connections_open() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+    });
+}
+
+#[test]
+fn a_place_is_kept_by_nobody_who_was_refused() {
+    let origin = Origin::text("in");
+    let rules = backend("b", &origin)
+        + "[backends.b.maxconn]\namount = 1\nextractorfunc = \"client.ip\"\n[frontends.f]\nbackend = \"b\"\n\
+           [frontends.g]\nbackend = \"b\"\n[frontends.g.routes.r]\nrule = \"Path:/limited\"\n\
+           [frontends.g.ratelimit]\nextractorfunc = \"client.ip\"\n\
+           [frontends.g.ratelimit.rateset.a]\nperiod = \"1000s\"\naverage = 1\nburst = 1\n";
+    let coreway = Coreway::serve(&rules);
+    assert_eq!(coreway.get("/limited").status, 200);
+    for _ in 0..3 {
+        // It has a place, and no token.
+        let refused = coreway.get("/limited");
+        assert!(refused.text().starts_with("max rate reached"));
+    }
+    assert_eq!(coreway.get("/").status, 200);
 }

@@ -72,11 +72,12 @@ async fn follow(
     asked: &mut String,
 ) -> Result<u16, String> {
     let mut url = first(question)?;
-    let own = url.host().map(str::to_owned);
+    // The addresses that are known are the server's own, whatever its path refers to.
+    let server = url::resolve(&question.server, "")?;
     let mut host = question.host.clone();
     for _ in 0..=HEALTH_CHECK_REDIRECTS_MAX {
         *asked = url.to_string();
-        let known = if url.host() == own.as_deref() {
+        let known = if url.host() == server.host() {
             addresses
         } else {
             &[]
