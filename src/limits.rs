@@ -77,6 +77,10 @@ pub const H2_RESETS_PER_SECOND: u32 = 20;
 /// may repeat. A browser's hundred heads have a tenth of it.
 pub const H2_HEADS_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// A task that serves HTTP/2 streams ends when it had none for this long. Much less than [`HOT_WAIT`]: starting one costs
+/// a microsecond or two, and a burst of new connections would hold a task's memory for each of them.
+pub const H2_TASK_WAIT: Duration = Duration::from_millis(100);
+
 /// How long an HTTP/2 client without streams may take to confirm that it heard of the drain, before it is closed.
 pub const GOAWAY_WAIT: Duration = Duration::from_secs(1);
 

@@ -30,7 +30,7 @@ use crate::http::h2::server::Refused;
 use crate::limits::{
     BODY_INLINE_BYTES, GOAWAY_WAIT, H2_CONNECTION_WINDOW_BYTES, H2_HEADER_LIST_BYTES_MAX,
     H2_HEADS_BYTES_MAX, H2_LOCAL_RESETS_MAX, H2_SEND_BYTES_MAX, H2_STREAM_WINDOW_BYTES,
-    H2_STREAMS_MAX, HEAD_READ_TIMEOUT, HOT_WAIT,
+    H2_STREAMS_MAX, H2_TASK_WAIT, HEAD_READ_TIMEOUT,
 };
 use crate::reactor::{self, Buffer, Timer, coarse, limit};
 
@@ -205,7 +205,7 @@ impl Streams {
 
     /// The next request, or `None` if there is nothing more to do: the connection is over, or has been quiet for a while.
     async fn next(&self, timer: &Timer) -> Option<Accepted> {
-        timer.set(coarse() + HOT_WAIT);
+        timer.set(coarse() + H2_TASK_WAIT);
         let mut never = pin!(pending::<()>());
         let mut waiting = limit(timer, never.as_mut());
         poll_fn(|context| {
