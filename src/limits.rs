@@ -284,3 +284,6 @@ const _: () = assert!(
     CHUNK_LINE_BYTES_MAX < BUFFER_SMALL_BYTES,
     "a chunk line always fits one receive buffer"
 );
+
+/// Of an answer of a certificate authority, of which a chain is the longest.
+pub const ACME_ANSWER_BYTES_MAX: usize = 1024 * 1024;

@@ -4,6 +4,8 @@
 //! belongs to the core the copy is for. Never refers to `config`.
 //! Read next: `compile/mod.rs` (makes it), `mailbox.rs` (carries it), `proxy/mod.rs` (swaps it in).
 
+use std::collections::HashMap;
+
 pub use crate::backend::PoolKey;
 use crate::backend::{Backend, BackendId};
 use crate::frontend::trie::Trie;
@@ -11,8 +13,36 @@ use crate::frontend::{Frontend, FrontendId};
 use crate::tls;
 
 /// Index of an entry point, fixed at start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryPointId(pub u16);
+
+/// What is answered to a certificate authority that has names proved over HTTP (RFC 8555 8.3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proofs {
+    /// Where it asks.
+    pub entry_point: EntryPointId,
+    /// The answer for each token.
+    pub answers: HashMap<String, String>,
+}
+
+/// The path of a token, ahead of it.
+const PROOF_PATH: &[u8] = b"/.well-known/acme-challenge/";
+
+impl Proofs {
+    /// `None` for what is no question of an authority; then the answer, `None` if its token is not known.
+    pub fn answer(&self, entry_point: EntryPointId, path: &[u8]) -> Option<Option<&str>> {
+        if entry_point != self.entry_point {
+            return None;
+        }
+        let token = path.strip_prefix(PROOF_PATH)?;
+        let token = std::str::from_utf8(token).ok();
+        Some(
+            token
+                .and_then(|token| self.answers.get(token))
+                .map(String::as_str),
+        )
+    }
+}
 
 /// The compiled configuration, for one core.
 #[derive(Debug, Default)]
@@ -27,6 +57,8 @@ pub struct Snapshot {
     pub tls: Vec<Option<tls::Server>>,
     /// Indexed by `BackendId`.
     pub backends: Vec<Backend>,
+    /// `None` if no names are proved over HTTP. Boxed: nearly always.
+    pub proofs: Option<Box<Proofs>>,
     /// Pools that are emptied before anything is served by this: of addresses that no longer occur, and of keys that
     /// name another address from here on.
     pub pools_retired: Vec<PoolKey>,

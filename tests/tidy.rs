@@ -21,6 +21,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("mailbox", &["snapshot", "http"]),
     ("store", &["config"]),
     ("provider", &["config", "store"]),
+    ("acme", &["config", "tls"]),
     (
         "compile",
         &[
@@ -30,7 +31,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "control",
         &[
-            "provider", "store", "compile", "config", "settings", "snapshot", "mailbox",
+            "provider", "store", "compile", "acme", "config", "settings", "snapshot", "mailbox",
         ],
     ),
     (

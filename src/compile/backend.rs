@@ -200,6 +200,11 @@ struct KeptBreaker {
 }
 
 impl Memory {
+    /// That of the last compilation.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Every core serves by `generation` or a newer one, and nothing older is in use any more (each core gave its older
     /// snapshots back): pool keys retired by then may name other addresses from now on. Until this is called a retired
     /// key is not used again, since an exchange under way could put a connection back under it.

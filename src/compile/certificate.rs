@@ -14,7 +14,8 @@ use crate::config::dynamic::{Certificate as Written, Dynamic};
 use crate::config::entrypoint::Tls;
 use crate::config::{Global, Place};
 use crate::tls::{
-    Authorities, Certificate, Client, ClientCertificates, MinVersion, Options, Server, Suite, Trust,
+    self, Authorities, Certificate, Client, ClientCertificates, MinVersion, Options, Server, Suite,
+    Trust,
 };
 
 /// TLS of the entry point `name`. What is left out, or not as its writer may think, is added to `left_out`.
@@ -83,16 +84,6 @@ pub(super) fn server(
     Server::new(&options, fixed, default).map_err(|error| say(Severity::Error, error.to_string()))
 }
 
-/// Where systems keep the certificates of the authorities they believe; the first that is there counts. As Go looks.
-const SYSTEM_AUTHORITIES: [&str; 6] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/pki/tls/cacert.pem",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
 /// How servers are spoken to over TLS. Of `rootCAs` what cannot be used is added to `left_out`; they take the place of the
 /// system's.
 pub(super) fn client(global: &Global, machine: &Machine, left_out: &mut Vec<Rejection>) -> Client {
@@ -113,10 +104,8 @@ pub(super) fn client(global: &Global, machine: &Machine, left_out: &mut Vec<Reje
         }
     }
     if global.root_cas.is_empty() {
-        let found = SYSTEM_AUTHORITIES
-            .iter()
-            .find_map(|path| (machine.read)(path)?.ok());
-        authorities.add_readable(&found.unwrap_or_default());
+        let found = tls::system_authorities(|path| (machine.read)(path)?.ok());
+        authorities.add_readable(&found);
     }
     Client::new(&Trust::Authorities(authorities))
 }
@@ -176,12 +165,45 @@ pub(super) fn dynamic(
             }
         }
     }
+    let proofs = &*world.tls_proofs;
     let joined = |(tls, certificates): (&Option<Server>, Vec<Certificate>)| {
         tls.as_ref()
-            .filter(|_| !certificates.is_empty())
-            .map(|tls| tls.with(&certificates))
+            .filter(|_| !certificates.is_empty() || !proofs.is_empty())
+            .map(|tls| tls.with(&certificates, proofs))
     };
     world.tls.iter().zip(certificates).map(joined).collect()
+}
+
+/// See [`super::names_of_certificates`].
+pub(super) fn names(
+    providers: &BTreeMap<String, Arc<Dynamic>>,
+    world: &World,
+    entry_point: &str,
+    but: &str,
+) -> Vec<String> {
+    let own = world
+        .entry_points
+        .iter()
+        .zip(&world.tls)
+        .filter(|(name, _)| *name == entry_point)
+        .filter_map(|(_, tls)| tls.as_ref())
+        .flat_map(Server::names)
+        .cloned();
+    let is_on = |names: &[String]| names.iter().any(|name| name == entry_point);
+    let dynamic = providers
+        .iter()
+        .filter(|(provider, _)| *provider != but)
+        .flat_map(|(_, written)| &written.tls)
+        .filter(|entry| match &*entry.entry_points {
+            [] => is_on(&world.default_entry_points),
+            names => is_on(names),
+        })
+        .filter_map(|entry| {
+            let pair = &entry.certificate;
+            Certificate::from_pem(pair.cert_file.as_bytes(), pair.key_file.as_bytes()).ok()
+        })
+        .flat_map(|certificate| certificate.names().to_vec());
+    own.chain(dynamic).collect()
 }
 
 /// Adds a certificate unless one with the same names is there; then says so.

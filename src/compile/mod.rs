@@ -39,7 +39,7 @@ use crate::frontend::middleware::Middleware;
 use crate::frontend::middleware::rate_limit::RateLimit;
 use crate::frontend::trie::{Entry, Trie};
 use crate::frontend::{Frontend, FrontendId};
-use crate::snapshot::{EntryPointId, Snapshot};
+use crate::snapshot::{EntryPointId, Proofs, Snapshot};
 use crate::tls;
 
 pub use self::backend::Memory;
@@ -90,6 +90,10 @@ pub struct World {
     pub files: BTreeMap<String, Result<Vec<u8>, String>>,
     /// Time between two health checks where a backend sets none.
     pub health_interval: Duration,
+    /// What proves names over HTTP, if that is configured.
+    pub proofs: Option<Proofs>,
+    /// What proves names in handshakes, on every entry point with TLS.
+    pub tls_proofs: Vec<tls::Certificate>,
     /// Snapshots to make, at least 1.
     pub cores: usize,
 }
@@ -175,6 +179,7 @@ pub fn compile(
     memory.retire_rate_limits(|(provider, name)| limited.contains(&(provider, name)));
     let mut first = assemble(accepted, &backends, world, memory.generation, pools_retired);
     first.tls = certificate::dynamic(providers, world, &mut rejections);
+    first.proofs = world.proofs.clone().map(Box::new);
     let snapshots = spread(first, &backends, world, memory);
     rejections.append(&mut backends.rejections);
     Compiled {
@@ -183,6 +188,53 @@ pub fn compile(
         checks: backends.checks,
         host_names: backends.host_names,
     }
+}
+
+/// The names in `Host` matchers of each rule on an entry point, lower case: what certificates can be ordered for.
+pub fn names_of_rules(
+    providers: &BTreeMap<String, Arc<Dynamic>>,
+    world: &World,
+    entry_point: &str,
+) -> Vec<Vec<String>> {
+    let is_on = |frontend: &dynamic::Frontend| match &*frontend.entry_points {
+        [] => world
+            .default_entry_points
+            .iter()
+            .any(|name| name == entry_point),
+        names => names.iter().any(|name| name == entry_point),
+    };
+    let names = |rule: &str| -> Vec<String> {
+        let parsed = rule::parse(rule).unwrap_or_default();
+        let hosts = parsed
+            .matchers
+            .into_iter()
+            .filter_map(|matcher| match matcher {
+                rule::Matcher::Host(names) => Some(names),
+                _ => None,
+            });
+        hosts
+            .flatten()
+            .filter(|name| !name.is_empty() && !name.contains('{'))
+            .collect()
+    };
+    providers
+        .values()
+        .flat_map(|written| written.frontends.values())
+        .filter(|frontend| is_on(frontend))
+        .flat_map(|frontend| frontend.routes.values())
+        .map(|route| names(&route.rule))
+        .filter(|names| !names.is_empty())
+        .collect()
+}
+
+/// What the certificates of an entry point are for: those of its own, and those of providers other than `but`.
+pub fn names_of_certificates(
+    providers: &BTreeMap<String, Arc<Dynamic>>,
+    world: &World,
+    entry_point: &str,
+    but: &str,
+) -> Vec<String> {
+    certificate::names(providers, world, entry_point, but)
 }
 
 /// Host names of all servers that are not IP addresses, lower case: what [`World::addresses`] should answer.
@@ -450,6 +502,7 @@ fn assemble(
         frontends,
         tls: Vec::new(),
         backends: backends.compiled.clone(),
+        proofs: None,
         pools_retired,
     }
 }
@@ -477,6 +530,7 @@ fn spread(first: Snapshot, backends: &Backends, world: &World, memory: &Memory) 
                 .map(|tls| tls.as_ref().map(tls::Server::for_core))
                 .collect(),
             backends: copies,
+            proofs: first.proofs.clone(),
             pools_retired: first.pools_retired.clone(),
         });
     }

@@ -64,6 +64,7 @@ macro_rules! blocks_entry_point {
 }
 
 const NOT_PROVIDED: &str = "is a provider that Coreway does not have; the section has no effect";
+const NO_DNS: &str = "is not supported yet: use acme.httpChallenge or acme.tlsChallenge";
 const NO_METRICS: &str = "is not supported yet; there are no metrics";
 
 /// Every option whose feature is not there yet.
@@ -86,7 +87,16 @@ pub(super) const ROWS: &[Row] = &[
     ignored("metrics.statsd", NO_METRICS),
     ignored("metrics.influxdb", NO_METRICS),
     ignored("tracing", "is not supported yet; there are no traces"),
-    ignored("acme", "is not supported yet; no certificate is ordered"),
+    ignored(
+        "acme.onDemand",
+        "is not supported; no certificate is ordered during a handshake: use acme.onHostRule",
+    ),
+    ignored("acme.dnsChallenge", NO_DNS),
+    ignored("acme.dnsProvider", NO_DNS),
+    ignored(
+        "acme.acmeLogging",
+        "has no effect: what matters is always logged",
+    ),
     ignored("cluster", "is not supported yet; this node runs alone"),
     ignored("docker", NOT_PROVIDED),
     ignored("marathon", NOT_PROVIDED),

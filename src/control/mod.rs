@@ -11,6 +11,7 @@ pub mod hashing;
 pub mod health;
 pub mod lifecycle;
 pub mod merge;
+pub mod prove;
 pub mod publish;
 pub mod resolve;
 pub mod storeconfig;
@@ -29,6 +30,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tracing::{debug, error, info, warn};
 
+use crate::acme::{self, Publication};
 use crate::compile::{self, Memory, Rejection, Severity, World};
 use crate::config::global::HealthCheckDefaults;
 use crate::config::{Dynamic, Global};
@@ -41,6 +43,7 @@ use files::Files;
 use health::Health;
 use lifecycle::{Asked, Signals};
 use merge::Merged;
+use prove::{Prover, Said};
 use publish::Publisher;
 use resolve::Resolver;
 use throttle::{Offer, Throttle};
@@ -131,6 +134,10 @@ async fn serve(start: Start) -> io::Result<Ended> {
             is_changed = control.resolver.answer() => control.names_answered(is_changed),
             () = control.health.answer() => {}
             Some(said) = heard.recv() => control.hear(said),
+            said = Prover::next(&mut control.prover) => match said {
+                Said::Issued(update) => control.gather(update),
+                Said::Prove(publication) => control.prove(publication),
+            },
             asked = signals.next() => match asked {
                 Asked::Stop => break Ended::Asked,
                 Asked::ReopenLogs => log.reopen(),
@@ -221,6 +228,10 @@ struct Control {
     /// A configuration waits until this time for the addresses of its host names.
     names_until: Option<Instant>,
     publisher: Publisher,
+    /// The generation with which all cores serve a new configuration, until that is logged.
+    untold: Option<u64>,
+    /// `None` if no certificates are ordered.
+    prover: Option<Prover>,
 }
 
 impl Control {
@@ -231,29 +242,37 @@ impl Control {
                 .get(name)
                 .map(|written| written.address.clone())
         };
+        let mut world = World {
+            entry_points: settings
+                .entry_points
+                .iter()
+                .map(|entry_point| entry_point.name.clone())
+                .collect(),
+            targets: compile::settings::targets(global),
+            tls: settings
+                .entry_points
+                .iter()
+                .map(|entry_point| entry_point.tls.clone())
+                .collect(),
+            default_entry_points: global.default_entry_points.clone(),
+            keep_trailing_slash: global.keep_trailing_slash,
+            allow_min_weight_zero: global.allow_min_weight_zero,
+            addresses: BTreeMap::new(),
+            files: BTreeMap::new(),
+            health_interval: Some(global.health_check.interval)
+                .filter(|interval| !interval.is_zero())
+                .unwrap_or_else(|| HealthCheckDefaults::default().interval),
+            proofs: None,
+            tls_proofs: Vec::new(),
+            cores: cores.len(),
+        };
+        let prover = global.acme.as_ref().map(|options| {
+            let prover = Prover::start(options, &world);
+            prover.prove(acme::Challenges::default(), &mut world);
+            prover
+        });
         Self {
-            world: World {
-                entry_points: settings
-                    .entry_points
-                    .iter()
-                    .map(|entry_point| entry_point.name.clone())
-                    .collect(),
-                targets: compile::settings::targets(global),
-                tls: settings
-                    .entry_points
-                    .iter()
-                    .map(|entry_point| entry_point.tls.clone())
-                    .collect(),
-                default_entry_points: global.default_entry_points.clone(),
-                keep_trailing_slash: global.keep_trailing_slash,
-                allow_min_weight_zero: global.allow_min_weight_zero,
-                addresses: BTreeMap::new(),
-                files: BTreeMap::new(),
-                health_interval: Some(global.health_check.interval)
-                    .filter(|interval| !interval.is_zero())
-                    .unwrap_or_else(|| HealthCheckDefaults::default().interval),
-                cores: cores.len(),
-            },
+            world,
             memory: Memory::default(),
             addresses: settings
                 .entry_points
@@ -268,6 +287,8 @@ impl Control {
             health: Health::over_the_network(settings),
             names_until: None,
             publisher: Publisher::new(cores.iter().map(|core| core.mailbox.clone())),
+            untold: None,
+            prover,
         }
     }
 
@@ -345,21 +366,45 @@ impl Control {
         let compiled = compile::compile(self.merged.providers(), &self.world, &mut self.memory);
         if rejections == Rejections::New {
             log_rejections(&compiled.rejections);
+            self.untold = Some(self.memory.generation());
         }
         self.publisher.publish(compiled.snapshots);
         self.health.want(compiled.checks, Instant::now());
+        if let Some(prover) = &self.prover
+            && rejections == Rejections::New
+        {
+            prover.tell_names(self.merged.providers(), &self.world);
+        }
+    }
+
+    /// Serves what proves names, and says when every core does.
+    fn prove(&mut self, publication: Publication) {
+        let Some(prover) = &mut self.prover else {
+            return;
+        };
+        prover.prove(publication.challenges, &mut self.world);
+        self.publish(Rejections::Known);
+        if let Some(prover) = &mut self.prover {
+            prover.wait(self.memory.generation(), publication.served);
+        }
     }
 
     fn hear(&mut self, said: Heard) {
         match said {
             Heard::Serving { core, generation } => {
                 if let Some(generation) = self.publisher.serving(core, generation) {
+                    if let Some(prover) = &mut self.prover {
+                        prover.serving(generation);
+                    }
                     debug!(
                         "All {} cores serve generation {generation}",
                         self.publisher.cores()
                     );
-                    for address in &self.addresses {
-                        info!("Server configuration reloaded on {address}");
+                    if self.untold.is_some_and(|untold| untold <= generation) {
+                        self.untold = None;
+                        for address in &self.addresses {
+                            info!("Server configuration reloaded on {address}");
+                        }
                     }
                 }
             }

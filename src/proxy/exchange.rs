@@ -78,6 +78,15 @@ pub(crate) async fn run(
     if session.request.target() == b"*" {
         return answer(core, client, session, request, Own::Empty).await;
     }
+    let snapshot = core.snapshot(); // One snapshot for the whole exchange, even across a reload.
+    if let Some(proofs) = &snapshot.proofs
+        && let Some(own) = proofs.answer(client.entry_point, session.request.target())
+    {
+        let own = own.map_or(Own::Answer(reply::NOT_FOUND), |told| {
+            Own::Made(middleware::Answer::text(200, told.to_owned()))
+        });
+        return answer(core, client, session, request, own).await;
+    }
     let entry_point = core.entry_point(client.entry_point);
     session.takes_gzip = entry_point.compress && compress::is_accepted(&session.request);
     let steps = &entry_point.middlewares;
@@ -86,7 +95,6 @@ pub(crate) async fn run(
     {
         return answer(core, client, session, request, Own::Made(refusal)).await;
     }
-    let snapshot = core.snapshot(); // One snapshot for the whole exchange, even across a reload.
     let found = snapshot
         .trie(client.entry_point)
         .map(|trie| trie.lookup(&session.request, &mut session.scratch));

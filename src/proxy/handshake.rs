@@ -100,6 +100,10 @@ pub(crate) async fn run(
         .await;
     drop(place);
     let refused = match shaken {
+        Ok(()) if sealed.was_proof() => {
+            sealed.close().await;
+            return false;
+        }
         Ok(()) => return true,
         Err(refused) => refused,
     };

@@ -598,6 +598,7 @@ fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapsh
             buffering: None,
         }],
         tls: Vec::new(),
+        proofs: None,
         pools_retired: retired.iter().map(|&origin| pool(origin)).collect(),
     })
 }

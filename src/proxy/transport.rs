@@ -322,6 +322,11 @@ impl Sealed {
         }
     }
 
+    /// See [`Connection::was_proof`].
+    pub(super) fn was_proof(&self) -> bool {
+        self.connection.borrow().was_proof()
+    }
+
     /// Sends as it is, to a peer that does not speak TLS.
     pub(crate) async fn send_plain(&self, buffer: Buffer, timer: &Timer) -> io::Result<()> {
         self.socket.send(buffer, timer).await

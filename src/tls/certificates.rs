@@ -10,7 +10,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair};
+use rcgen::{
+    CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -113,6 +115,31 @@ impl Certificate {
         Self::from_der(vec![certificate.der().clone()], key)
     }
 
+    /// One that proves to an authority that we answer for `name` (RFC 8737 3), and is good for nothing else.
+    ///
+    /// # Errors
+    /// It is no name, or out of randomness.
+    pub fn proving(name: &str, digest: &[u8]) -> Result<Self, CertificateError> {
+        let unusable = |error: &dyn fmt::Display| CertificateError::Unusable(error.to_string());
+        let key = KeyPair::generate().map_err(|error| unusable(&error))?;
+        let mut params =
+            CertificateParams::new([name.to_owned()]).map_err(|error| unusable(&error))?;
+        params.distinguished_name = DistinguishedName::new();
+        params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
+        let certificate = params.self_signed(&key).map_err(|error| unusable(&error))?;
+        let chain = vec![certificate.der().clone()];
+        let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|error| unusable(&error))?;
+        let key = provider()
+            .key_provider
+            .load_private_key(key)
+            .map_err(|error| unusable(&error))?;
+        Ok(Self {
+            // Not compared with the key: rustls reads no certificate with an extension that it must know and does not.
+            key: Arc::new(CertifiedKey::new(chain, key)),
+            names: [name.to_lowercase()].into(),
+        })
+    }
+
     /// What it is for: names and addresses, lower case, in byte order.
     pub fn names(&self) -> &[String] {
         &self.names
@@ -121,6 +148,18 @@ impl Certificate {
     pub(super) fn key(&self) -> &Arc<CertifiedKey> {
         &self.key
     }
+}
+
+/// When the first certificate of a PEM text begins and ends to be good. `None` if there is none that can be read.
+pub fn lifetime(chain: &[u8]) -> Option<(SystemTime, SystemTime)> {
+    let leaf = CertificateDer::pem_slice_iter(chain).next()?.ok()?;
+    let (_, parsed) = X509Certificate::from_der(&leaf).ok()?;
+    let at = |time: x509_parser::time::ASN1Time| {
+        let seconds = u64::try_from(time.timestamp()).unwrap_or(0);
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    };
+    let validity = parsed.validity();
+    Some((at(validity.not_before), at(validity.not_after)))
 }
 
 fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, String> {
@@ -172,6 +211,15 @@ impl Names {
         Self(names)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Certificates that prove names, each for its names alone: no `*` is looked for.
+    fn exact(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        self.0.get(&name.to_lowercase())
+    }
+
     /// The certificates that are for an address.
     pub(super) fn addresses(&self) -> impl Iterator<Item = (IpAddr, &Arc<CertifiedKey>)> {
         self.0
@@ -201,6 +249,9 @@ impl Names {
     }
 }
 
+/// The protocol of a handshake that proves a name and carries nothing (RFC 8737 6.2).
+pub(super) const PROVING: &[u8] = b"acme-tls/1";
+
 /// What rustls asks.
 #[derive(Debug, Default)]
 pub(super) struct Resolver {
@@ -209,11 +260,18 @@ pub(super) struct Resolver {
     pub(super) fallback: Option<Arc<CertifiedKey>>,
     /// For a client that names nobody.
     pub(super) unnamed: Option<Arc<CertifiedKey>>,
+    /// For an authority that has a name proved (RFC 8737): it offers `acme-tls/1` and nothing else.
+    pub(super) proofs: Arc<Names>,
 }
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let proves = hello
+            .alpn()
+            .is_some_and(|mut offered| offered.next() == Some(PROVING) && offered.next().is_none());
         match hello.server_name() {
+            Some(name) if proves => self.proofs.exact(name).cloned(),
+            None if proves => None,
             Some(name) => self.names.find(name).or(self.fallback.as_ref()).cloned(),
             None => self.unnamed.clone(),
         }

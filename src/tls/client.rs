@@ -60,9 +60,16 @@ impl Client {
         Self(Arc::new(config))
     }
 
+    /// The same for a library of the control plane that shakes hands itself, and says which versions of HTTP it speaks.
+    pub fn for_library(&self) -> ClientConfig {
+        let mut config = (*self.0).clone();
+        config.alpn_protocols = Vec::new();
+        config
+    }
+
     /// The same trust for connections of the control plane, which speak HTTP/1.1.
     pub fn connector(&self) -> TlsConnector {
-        let mut config = (*self.0).clone();
+        let mut config = self.for_library();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         TlsConnector::from(Arc::new(config))
     }

@@ -79,6 +79,11 @@ impl Connection {
                 || self.inner.protocol_version() != Some(rustls::ProtocolVersion::TLSv1_3))
     }
 
+    /// The handshake proved a name to an authority, and was all that it wanted (RFC 8737 3).
+    pub fn was_proof(&self) -> bool {
+        self.inner.alpn_protocol() == Some(super::certificates::PROVING)
+    }
+
     /// The peer has said that it sends no more.
     pub fn is_ended(&self) -> bool {
         self.ended

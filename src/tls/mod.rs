@@ -19,11 +19,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use rustls::{ProtocolVersion, RootCertStore, ServerConfig, SupportedCipherSuite};
 
-pub use certificates::{Certificate, CertificateError};
+pub use certificates::{Certificate, CertificateError, lifetime};
 pub use client::{Client, Trust};
 pub use connection::{Connection, Error};
 
-use certificates::{Names, Resolver};
+use certificates::{Names, PROVING, Resolver};
 
 /// The oldest version that is offered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,6 +81,24 @@ impl Authorities {
             Err(CertificateError::NoCertificate)
         }
     }
+}
+
+/// Where systems keep the certificates of the authorities they believe; the first that is there counts. As Go looks.
+const SYSTEM_AUTHORITIES: [&str; 6] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// PEM text of the authorities that the system believes, which `read` finds. Empty if there are none.
+pub fn system_authorities(read: impl FnMut(&str) -> Option<Vec<u8>>) -> Vec<u8> {
+    SYSTEM_AUTHORITIES
+        .into_iter()
+        .find_map(read)
+        .unwrap_or_default()
 }
 
 /// A cipher suite that can be offered.
@@ -225,13 +243,20 @@ impl Server {
             default,
             sni_strict: options.sni_strict,
         };
-        Ok(bare.with(&[]))
+        Ok(bare.with(&[], &[]))
     }
 
-    /// The same with other certificates beside the fixed ones, which win where both are for the same name.
+    /// What the fixed certificates are for.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.fixed.iter().flat_map(Certificate::names)
+    }
+
+    /// The same with other certificates beside the fixed ones, which win where both are for the same name; and with those
+    /// that prove names to an authority.
     #[must_use]
-    pub fn with(&self, dynamic: &[Certificate]) -> Self {
+    pub fn with(&self, dynamic: &[Certificate], proofs: &[Certificate]) -> Self {
         let names = Arc::new(Names::new(self.fixed.iter().chain(dynamic)));
+        let proofs = Arc::new(Names::new(proofs.iter()));
         let fallback = (!self.sni_strict).then(|| Arc::clone(self.default.key()));
         let config = |unnamed| {
             let mut config = (*self.config).clone();
@@ -239,7 +264,12 @@ impl Server {
                 names: Arc::clone(&names),
                 fallback: fallback.clone(),
                 unnamed,
+                proofs: Arc::clone(&proofs),
             });
+            config.alpn_protocols.retain(|protocol| protocol != PROVING);
+            if !proofs.is_empty() {
+                config.alpn_protocols.push(PROVING.to_vec());
+            }
             Arc::new(config)
         };
         let by_address = names

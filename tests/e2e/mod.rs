@@ -1,5 +1,6 @@
 //! A file for each thing an operator knows. Every test starts the real program and talks to it over real sockets.
 
+mod acme;
 mod allocations;
 mod auth;
 mod balancing;

@@ -44,6 +44,7 @@ pub struct Start {
     flags: Vec<String>,
     cores: Option<usize>,
     files_max: Option<usize>,
+    environment: Vec<(String, String)>,
 }
 
 impl Start {
@@ -55,7 +56,14 @@ impl Start {
             flags: Vec::new(),
             cores: None,
             files_max: None,
+            environment: Vec::new(),
         }
+    }
+
+    /// A variable of its environment.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// A key of the static configuration, such as `maxIdleConnsPerHost = 1`.
@@ -140,7 +148,7 @@ impl Start {
             format!("--reactor.cores={}", self.cores.unwrap_or_else(cores)),
         ];
         arguments.extend(self.flags);
-        let coreway = Coreway::spawn(folder, &arguments, self.files_max);
+        let coreway = Coreway::spawn_in(folder, &arguments, self.files_max, &self.environment);
         eventually("the entry points listen", || {
             coreway.assert_runs();
             coreway.listening("http").is_some()
@@ -188,6 +196,16 @@ impl Coreway {
 
     /// Runs the program with these arguments, and those the environment asks for.
     pub fn spawn(folder: TempDir, arguments: &[String], files_max: Option<usize>) -> Self {
+        Self::spawn_in(folder, arguments, files_max, &[])
+    }
+
+    /// The same with variables in its environment.
+    fn spawn_in(
+        folder: TempDir,
+        arguments: &[String],
+        files_max: Option<usize>,
+        environment: &[(String, String)],
+    ) -> Self {
         let mut command = match files_max {
             None => Command::new(BINARY),
             Some(count) => {
@@ -207,6 +225,7 @@ impl Coreway {
             .args(arguments.iter().skip(usize::from(
                 arguments.first().is_some_and(|a| !a.starts_with('-')),
             )))
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

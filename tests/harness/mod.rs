@@ -8,6 +8,7 @@ pub mod coreway;
 pub mod h2;
 pub mod origin;
 pub mod server;
+pub mod pebble;
 pub mod tls;
 pub mod wait;
 pub mod wire;

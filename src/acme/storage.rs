@@ -1,0 +1,337 @@
+//! `acme.json`: the account and the certificates of a single node, in Traefik 1.7's format (spec acme 4).
+//!
+//! Owns the file: who may read it, how it is replaced whole, and that what it says of others is kept. The account of 1.7
+//! (RSA) stays as it is; ours (ECDSA P-256, which is what the client library signs with) stands beside it under a name of
+//! its own, so 1.7 can go back to its own at any time. A file that cannot be read is put aside, never overwritten.
+//! Never logs what is in it. Read next: `plan.rs`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Map, Value, json};
+
+/// The account as we use it.
+const OWN_ACCOUNT: &str = "CorewayAccount";
+
+/// Everything in the file, what we do not know included.
+#[derive(Debug)]
+pub(super) struct Storage {
+    path: PathBuf,
+    document: Map<String, Value>,
+}
+
+/// A certificate that was issued.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Stored {
+    /// The first is the main one. Lower case.
+    pub(super) names: Vec<String>,
+    /// PEM, the leaf first.
+    pub(super) chain: String,
+    /// PEM.
+    pub(super) key: String,
+}
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Stored({:?})", self.names)
+    }
+}
+
+/// An account that was registered.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) uri: String,
+    /// The directory that it was registered with.
+    pub(super) directory: String,
+    /// PKCS #8.
+    pub(super) key: Vec<u8>,
+}
+
+impl Storage {
+    /// Reads the file; one that is not there is made. Returns what is to be told about it, too.
+    ///
+    /// # Errors
+    /// A sentence: it can be read by others than its owner, or not by us, or a new one cannot be written.
+    pub(super) fn open(path: &Path, now: SystemTime) -> Result<(Self, Option<String>), String> {
+        let failed = |error: io::Error| format!("{}: {error}", path.display());
+        let text = match fs::read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut told = None;
+        let document = if text.is_empty() {
+            initial()
+        } else {
+            let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
+            if mode & 0o077 != 0 {
+                return Err(format!(
+                    "permissions {mode:o} for {} are too open, please use 600",
+                    path.display()
+                ));
+            }
+            match serde_json::from_slice(&text) {
+                Ok(Value::Object(document)) => document,
+                unreadable => {
+                    let why = unreadable
+                        .map_or_else(|error| error.to_string(), |_| "no object".to_owned());
+                    let seconds = now
+                        .duration_since(SystemTime::UNIX_EPOCH)
+                        .map_or(0, |at| at.as_secs());
+                    let aside = PathBuf::from(format!("{}.unreadable-{seconds}", path.display()));
+                    fs::rename(path, &aside).map_err(failed)?;
+                    told = Some(format!(
+                        "{} cannot be read ({why}): it was put aside as {}, and its certificates are ordered again",
+                        path.display(),
+                        aside.display()
+                    ));
+                    initial()
+                }
+            }
+        };
+        let storage = Self {
+            path: path.to_owned(),
+            document,
+        };
+        if text.is_empty() || told.is_some() {
+            storage.save().map_err(failed)?;
+        }
+        Ok((storage, told))
+    }
+
+    /// Replaces the file: after a crash it is the old one or the new one, whole.
+    ///
+    /// # Errors
+    /// As the file system says; the old file is untouched.
+    pub(super) fn save(&self) -> io::Result<()> {
+        let folder = match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let mut new = tempfile::Builder::new()
+            .prefix(".acme-")
+            .make_in(folder, |path| {
+                OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(path)
+            })?;
+        let mut text = serde_json::to_vec_pretty(&self.document)?;
+        text.push(b'\n');
+        new.write_all(&text)?;
+        new.as_file().sync_all()?;
+        new.persist(&self.path)?;
+        // The rename itself, too, is to survive a crash.
+        File::open(folder)?.sync_all()
+    }
+
+    /// The kind of key that certificates of an existing account have; `None` if the options decide.
+    pub(super) fn key_type(&self) -> Option<&str> {
+        self.document
+            .get("Account")?
+            .get("KeyType")?
+            .as_str()
+            .filter(|kind| !kind.is_empty())
+    }
+
+    pub(super) fn account(&self) -> Option<Account> {
+        let account = self.document.get(OWN_ACCOUNT)?;
+        Some(Account {
+            uri: account.get("Uri")?.as_str()?.to_owned(),
+            directory: account.get("Directory")?.as_str()?.to_owned(),
+            key: decoded(account.get("PrivateKey")?)?,
+        })
+    }
+
+    pub(super) fn set_account(&mut self, account: &Account) {
+        let account = json!({
+            "Uri": account.uri,
+            "Directory": account.directory,
+            "PrivateKey": BASE64_STANDARD.encode(&account.key),
+        });
+        self.document.insert(OWN_ACCOUNT.to_owned(), account);
+    }
+
+    /// Those that have content.
+    pub(super) fn certificates(&self) -> Vec<Stored> {
+        let all = self.document.get("Certificates").and_then(Value::as_array);
+        all.into_iter().flatten().filter_map(stored).collect()
+    }
+
+    /// Adds a certificate, or puts it in the place of the one for the same names.
+    pub(super) fn put(&mut self, new: &Stored) {
+        let entry = json!({
+            "Domain": {
+                "Main": new.names.first(),
+                "SANs": new.names.get(1..).filter(|others| !others.is_empty()),
+            },
+            "Certificate": BASE64_STANDARD.encode(&new.chain),
+            "Key": BASE64_STANDARD.encode(&new.key),
+        });
+        let all = self
+            .document
+            .entry("Certificates")
+            .or_insert_with(|| Value::Array(Vec::new()));
+        if !all.is_array() {
+            *all = Value::Array(Vec::new());
+        }
+        let Some(all) = all.as_array_mut() else {
+            return;
+        };
+        match all
+            .iter_mut()
+            .find(|old| stored(old).is_some_and(|old| old.names == new.names))
+        {
+            Some(old) => *old = entry,
+            None => all.push(entry),
+        }
+    }
+}
+
+fn stored(entry: &Value) -> Option<Stored> {
+    let domain = entry.get("Domain")?;
+    let main = domain.get("Main")?.as_str()?;
+    let others = domain.get("SANs").and_then(Value::as_array);
+    let others = others.into_iter().flatten().filter_map(Value::as_str);
+    let text = |field| {
+        String::from_utf8(decoded(entry.get(field)?)?)
+            .ok()
+            .filter(|text| !text.is_empty())
+    };
+    Some(Stored {
+        names: std::iter::once(main)
+            .chain(others)
+            .map(str::to_lowercase)
+            .collect(),
+        chain: text("Certificate")?,
+        key: text("Key")?,
+    })
+}
+
+fn decoded(value: &Value) -> Option<Vec<u8>> {
+    BASE64_STANDARD.decode(value.as_str()?).ok()
+}
+
+/// What 1.7 writes first.
+fn initial() -> Map<String, Value> {
+    let document = json!({
+        "Account": {"Email": "", "Registration": null, "PrivateKey": null, "KeyType": ""},
+        "Certificates": null,
+        "HTTPChallenges": null,
+        "TLSChallenges": null,
+    });
+    match document {
+        Value::Object(document) => document,
+        _ => Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(names: &[&str], chain: &str) -> Stored {
+        Stored {
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            chain: chain.to_owned(),
+            key: "a key".to_owned(),
+        }
+    }
+
+    fn write(path: &Path, text: &str, mode: u32) {
+        fs::write(path, text).expect("a file");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
+    }
+
+    #[test]
+    fn a_new_file_is_for_its_owner_only_and_keeps_what_is_put() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("acme.json");
+        let (mut storage, told) = Storage::open(&path, SystemTime::UNIX_EPOCH).expect("made");
+        assert_eq!(told, None);
+        assert_eq!(
+            fs::metadata(&path).expect("there").permissions().mode() & 0o777,
+            0o600
+        );
+        let account = Account {
+            uri: "https://ca/1".to_owned(),
+            directory: "https://ca/directory".to_owned(),
+            key: vec![1, 2, 3],
+        };
+        storage.set_account(&account);
+        storage.put(&named(&["a.test", "b.test"], "old"));
+        storage.put(&named(&["c.test"], "c"));
+        storage.put(&named(&["a.test", "b.test"], "new"));
+        storage.save().expect("written");
+        let (storage, _) = Storage::open(&path, SystemTime::UNIX_EPOCH).expect("read");
+        assert!(storage.account() == Some(account));
+        assert_eq!(
+            storage.certificates(),
+            [named(&["a.test", "b.test"], "new"), named(&["c.test"], "c")]
+        );
+        assert_eq!(
+            fs::metadata(&path).expect("there").permissions().mode() & 0o777,
+            0o600
+        );
+    }
+
+    #[test]
+    fn a_file_of_1_7_is_read_and_its_account_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("acme.json");
+        let text = r#"{"Account":{"Email":"t@example.com","Registration":{"body":{"status":"valid"},"uri":"https://ca/my/1"},
+            "PrivateKey":"AAEC","KeyType":"P256"},"Certificates":[
+            {"Domain":{"Main":"A.test","SANs":["b.test"]},"Certificate":"Y2hhaW4=","Key":"YSBrZXk="},
+            {"Domain":{"Main":"empty.test","SANs":null},"Certificate":"","Key":""}],"Later":7}"#;
+        write(&path, text, 0o600);
+        let (mut storage, told) = Storage::open(&path, SystemTime::UNIX_EPOCH).expect("read");
+        assert_eq!(told, None);
+        assert_eq!(storage.key_type(), Some("P256"));
+        assert_eq!(
+            storage.certificates(),
+            [named(&["a.test", "b.test"], "chain")]
+        );
+        storage.put(&named(&["c.test"], "c"));
+        storage.save().expect("written");
+        let text: Value = serde_json::from_slice(&fs::read(&path).expect("there")).expect("JSON");
+        assert_eq!(text["Later"], 7);
+        assert_eq!(text["Account"]["PrivateKey"], "AAEC");
+        assert_eq!(
+            text["Certificates"][2]["Domain"],
+            json!({"Main": "c.test", "SANs": null})
+        );
+    }
+
+    #[test]
+    fn what_others_may_read_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("acme.json");
+        write(&path, "{}", 0o644);
+        let refused = Storage::open(&path, SystemTime::UNIX_EPOCH).expect_err("too open");
+        assert_eq!(
+            refused,
+            format!(
+                "permissions 644 for {} are too open, please use 600",
+                path.display()
+            )
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_put_aside() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("acme.json");
+        write(&path, "{\"Account\":", 0o600);
+        let (storage, told) = Storage::open(&path, SystemTime::UNIX_EPOCH).expect("a new one");
+        assert!(told.expect("said").contains("acme.json.unreadable-0"));
+        assert_eq!(storage.certificates(), []);
+        let aside = fs::read_to_string(folder.path().join("acme.json.unreadable-0"));
+        assert_eq!(aside.expect("kept"), "{\"Account\":");
+    }
+}
