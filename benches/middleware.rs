@@ -8,7 +8,9 @@ use std::sync::Arc;
 use coreway::compile::{Memory, Target, World, compile};
 use coreway::config::dynamic_from_toml;
 use coreway::frontend::Scratch;
-use coreway::frontend::middleware::{Context, on_answer, on_request};
+use coreway::frontend::middleware::auth::basic::Judgement;
+use coreway::frontend::middleware::auth::verdicts::Verdicts;
+use coreway::frontend::middleware::{Context, Middleware, on_answer, on_request};
 use coreway::http::Head;
 use coreway::snapshot::Snapshot;
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -122,6 +124,53 @@ fn benches(criterion: &mut Criterion) {
         });
     }
     answers.finish();
+
+    // A user whose password is remembered, and a proof that is looked through and found wanting: a good one is good once.
+    let remembered = snapshot(
+        "auth.headerField = 'X-User'\nauth.basic.users = ['test:$apr1$H6uskkkW$IgXLP6ewTrSuBkTrqE8wj/']",
+    );
+    let Some(Middleware::Basic(basic)) = remembered.frontends[0].middlewares.first() else {
+        panic!("the only step");
+    };
+    let with = |authorization: &str| {
+        let mut head = head();
+        head.push(b"Authorization", authorization.as_bytes());
+        head
+    };
+    let mut verdicts = Verdicts::new([7; 16]);
+    if let Judgement::Hash(question) =
+        basic.on_request(&mut with("Basic dGVzdDp0ZXN0"), &mut verdicts)
+    {
+        verdicts.remember(question.key, question.answer());
+    }
+    let mut auth = criterion.benchmark_group("middleware/auth");
+    auth.bench_function("basic/remembered", |bencher| {
+        bencher.iter_batched_ref(
+            || with("Basic dGVzdDp0ZXN0"),
+            |head| {
+                assert!(matches!(
+                    basic.on_request(head, &mut verdicts),
+                    Judgement::Pass
+                ))
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    let proven = snapshot("auth.digest.users = ['test:traefik:00']");
+    let steps = &proven.frontends[0].middlewares;
+    auth.bench_function("digest", |bencher| {
+        bencher.iter_batched_ref(
+            || {
+                with(
+                    "Digest username=\"test\", realm=\"traefik\", nonce=\"AAAAAAAAAAAAAAAA\", uri=\"/\", \
+                     response=\"00000000000000000000000000000000\", opaque=\"AAAAAAAAAAAAAAAA\", qop=auth, nc=1, cnonce=\"c\"",
+                )
+            },
+            |head| black_box(on_request(steps, head, context, &mut Scratch::default())),
+            BatchSize::SmallInput,
+        );
+    });
+    auth.finish();
 
     let limited = snapshot(
         "[frontends.f.ratelimit]\nextractorFunc = 'client.ip'\n\

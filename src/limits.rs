@@ -255,6 +255,18 @@ pub const HASH_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Threads that hash passwords, where the machine has processors for them.
 pub const HASHING_THREADS_MAX: usize = 4;
 
+/// Nonces of one frontend or entry point whose use is remembered, 8 bytes each. Only a good proof takes a place.
+pub const DIGEST_NONCES_MAX: usize = 16 * 1024;
+
+/// Parameters of one `Authorization: Digest`: there are ten with a meaning.
+pub const DIGEST_PARAMETERS_MAX: usize = 32;
+
+/// How long a server may take to decide who may pass, connection aside (spec frontends 5.3). Over it: 500.
+pub const AUTH_SERVER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of the body of a server's refusal, which is held whole: a login page. Over it: 500.
+pub const AUTH_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
 /// Passwords that a core remembers to be right, and to be wrong: 16 bytes for each, taken when the first one is met. Who is
 /// not remembered is hashed again, so the first should be more than the users who are active at once.
 pub const VERDICTS_RIGHT_MAX: usize = 4096;

@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 
 pub use crate::backend::PoolKey;
-use crate::backend::{Backend, BackendId};
+use crate::backend::{Backend, BackendId, Server};
+use crate::frontend::middleware::auth::forward::AuthServerId;
 use crate::frontend::trie::Trie;
 use crate::frontend::{Frontend, FrontendId};
 use crate::tls;
@@ -55,6 +56,8 @@ pub struct Snapshot {
     pub frontends: Vec<Frontend>,
     /// Indexed by `EntryPointId`: TLS with the certificates of this generation. `None`, or no such index: as in `Settings`.
     pub tls: Vec<Option<tls::Server>>,
+    /// Indexed by `AuthServerId`; one that cannot be spoken to is missing.
+    pub auth_servers: Vec<Option<AuthServer>>,
     /// Indexed by `BackendId`.
     pub backends: Vec<Backend>,
     /// `None` if no names are proved over HTTP. Boxed: nearly always.
@@ -64,7 +67,31 @@ pub struct Snapshot {
     pub pools_retired: Vec<PoolKey>,
 }
 
+/// A server that decides who may pass.
+#[derive(Clone, Debug)]
+pub struct AuthServer {
+    pub server: Server,
+    /// How it is spoken to, where it speaks TLS.
+    pub tls: Option<tls::Client>,
+}
+
+impl AuthServer {
+    /// A copy that shares no reference count with this one: each core has its own.
+    #[must_use]
+    pub fn for_core(&self) -> Self {
+        Self {
+            server: self.server.clone(),
+            tls: self.tls.as_ref().map(tls::Client::for_core),
+        }
+    }
+}
+
 impl Snapshot {
+    /// A server that decides who may pass; `None` if nobody can ask it.
+    pub fn auth_server(&self, id: AuthServerId) -> Option<&AuthServer> {
+        self.auth_servers.get(id.0 as usize)?.as_ref()
+    }
+
     pub fn frontend(&self, id: FrontendId) -> &Frontend {
         &self.frontends[id.0 as usize]
     }

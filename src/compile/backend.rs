@@ -9,6 +9,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::auth::KnownNonces;
+use super::auth_server::AuthServers;
 use super::health::{self, Check, Question};
 use super::{Rejection, World, breaker, buffering, sticky};
 use crate::backend::availability::{Availability, Changes};
@@ -161,6 +163,8 @@ pub struct Memory {
     under_way: HashMap<BackendName, (Source, Arc<Table>)>,
     breakers: HashMap<BackendName, KeptBreaker>,
     ejections: HashMap<BackendName, KeptEjection>,
+    /// What is known of digest authentication.
+    pub(super) nonces: KnownNonces,
     /// The rate limits of frontends, by what they were made from.
     rate_limits: HashMap<FrontendName, (Source, Vec<Rate>, Arc<RateLimit>)>,
 }
@@ -226,7 +230,7 @@ impl Memory {
             .map(|((provider, name), kept)| (provider.as_str(), name.as_str(), &*kept.breaker))
     }
 
-    fn pool(&mut self, identity: &Identity) -> PoolKey {
+    pub(super) fn pool(&mut self, identity: &Identity) -> PoolKey {
         if let Some(key) = self.pools.get(identity) {
             return *key;
         }
@@ -246,12 +250,13 @@ impl Memory {
 
     /// Forgets what this generation does not have. Returns the pool keys that no longer occur, and those that name
     /// another address now: an exchange may have put a connection back after its address was gone.
-    pub(super) fn retire(&mut self, used: &Backends) -> Vec<PoolKey> {
+    pub(super) fn retire(&mut self, used: &Backends, asked: &AuthServers) -> Vec<PoolKey> {
         let generation = self.generation;
         let keys: BTreeSet<PoolKey> = used
             .compiled
             .iter()
             .flat_map(|backend| backend.servers.iter().map(|server| server.pool))
+            .chain(asked.pools())
             .collect();
         let mut retired = Vec::new();
         self.pools.retain(|_, key| {

@@ -15,6 +15,7 @@ use super::{World, auth, headers};
 use crate::backend::key::Source;
 use crate::config::{Place, dynamic, entrypoint};
 use crate::frontend::middleware::Middleware;
+use crate::frontend::middleware::client_certificate::{ClientCertificate, Infos, Name};
 use crate::frontend::middleware::rate_limit::Rate;
 use crate::frontend::middleware::redirect::Restoration;
 use crate::frontend::middleware::white_list::WhiteList;
@@ -28,6 +29,7 @@ pub(super) fn of_frontend(
     world: &World,
     restoration: Restoration,
     expressions: &mut Expressions,
+    surroundings: &mut dyn auth::Surroundings,
 ) -> Result<Box<[Middleware]>, Refusal> {
     let white_list = white_list(
         written.white_list.as_ref(),
@@ -43,21 +45,30 @@ pub(super) fn of_frontend(
         None => None,
     };
     let old_basic = auth::old_basic(&written.basic_auth, &written.place)?;
+    let client_certificate = written
+        .pass_tls_client_cert
+        .as_ref()
+        .and_then(client_certificate);
     let auth = match &written.auth {
-        Some(auth) => Some(auth::step(auth, &|path| world.files.get(path).cloned())?),
+        Some(auth) => Some(auth::step(auth, surroundings)?),
         None => None,
     };
-    Ok([white_list, redirect, headers, old_basic, auth]
-        .into_iter()
-        .flatten()
-        .collect())
+    let steps = [
+        white_list,
+        redirect,
+        headers,
+        old_basic,
+        client_certificate,
+        auth,
+    ];
+    Ok(steps.into_iter().flatten().collect())
 }
 
 /// The steps of an entry point, in the order of spec frontends 2.1.
 pub(super) fn of_entry_point(
     written: &entrypoint::EntryPoint,
     targets: &BTreeMap<String, Target>,
-    read: auth::Read<'_>,
+    surroundings: &mut dyn auth::Surroundings,
 ) -> Result<Box<[Middleware]>, Refusal> {
     let redirect = match &written.redirect {
         Some(redirect) => redirect::of_entry_point(redirect, targets)?,
@@ -69,10 +80,34 @@ pub(super) fn of_entry_point(
         &written.place,
     )?;
     let auth = match &written.auth {
-        Some(auth) => Some(auth::step(auth, read)?),
+        Some(auth) => Some(auth::step(auth, surroundings)?),
         None => None,
     };
     Ok([redirect, auth, white_list].into_iter().flatten().collect())
+}
+
+/// What servers are told of certificates, if anything.
+fn client_certificate(written: &dynamic::PassTlsClientCert) -> Option<Middleware> {
+    let name = |name: &dynamic::DistinguishedName| Name {
+        domain_component: name.domain_component,
+        country: name.country,
+        province: name.province,
+        locality: name.locality,
+        organization: name.organization,
+        serial_number: name.serial_number,
+        common_name: name.common_name,
+    };
+    let step = ClientCertificate {
+        pem: written.pem,
+        infos: written.infos.as_ref().map(|infos| Infos {
+            subject: infos.subject.as_ref().map(name),
+            issuer: infos.issuer.as_ref().map(name),
+            not_before: infos.not_before,
+            not_after: infos.not_after,
+            sans: infos.sans,
+        }),
+    };
+    (step != ClientCertificate::default()).then(|| Middleware::ClientCertificate(Box::new(step)))
 }
 
 /// The old form counts only where the new one names nobody.
@@ -136,7 +171,12 @@ pub(super) fn network(text: &str) -> Option<IpNet> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::auth_server::Address;
     use super::*;
+    use crate::frontend::middleware::auth::digest::Nonces;
+    use crate::frontend::middleware::auth::forward::AuthServerId;
 
     #[test]
     fn trust_takes_networks_and_single_addresses() {
@@ -170,6 +210,7 @@ mod tests {
             &world,
             Restoration::Untouched,
             &mut Expressions::default(),
+            &mut Nothing,
         );
         let found = found
             .as_ref()
@@ -179,12 +220,36 @@ mod tests {
         assert_eq!(found, expected, "{toml}");
     }
 
+    /// There are no files, and no other servers.
+    struct Nothing;
+
+    impl auth::Surroundings for Nothing {
+        fn read(&self, _: &str) -> Option<Result<Vec<u8>, String>> {
+            None
+        }
+
+        fn nonces(&mut self) -> Arc<Nonces> {
+            Arc::default()
+        }
+
+        fn server(
+            &mut self,
+            _: &dynamic::AuthForward,
+            _: &Address,
+        ) -> Result<AuthServerId, String> {
+            Err("nobody is there".to_owned())
+        }
+    }
+
     fn kind(step: &Middleware) -> &'static str {
         match step {
             Middleware::WhiteList(_) => "white list",
             Middleware::Redirect(_) => "redirect",
             Middleware::Headers(_) => "headers",
             Middleware::Basic(_) => "basic",
+            Middleware::Digest(_) => "digest",
+            Middleware::Forward(_) => "forward",
+            Middleware::ClientCertificate(_) => "client certificate",
         }
     }
 
@@ -260,6 +325,11 @@ mod tests {
         check(
             "whitelistSourceRange = ['junk']\nwhiteList.sourceRange = ['::1']",
             Ok(&["white list"]),
+        );
+        check("[frontends.f.passTLSClientCert]", Ok(&[]));
+        check(
+            "passTLSClientCert.pem = true\nbasicAuth = ['a:b']\nauth.basic.users = []\nheaders.frameDeny = true",
+            Ok(&["headers", "basic", "client certificate", "basic"]),
         );
         check(
             "[frontends.f.whiteList]\nsourceRange = ['::1', '10.0.0.0/33']",

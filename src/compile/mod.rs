@@ -4,6 +4,7 @@
 //! Read next: `rule.rs`.
 
 mod auth;
+mod auth_server;
 pub mod backend;
 mod breaker;
 mod buffering;
@@ -28,20 +29,26 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::auth::Surroundings;
+use self::auth_server::{Address, AuthServers};
 use self::backend::{Backends, ServerUrl};
 use self::frontend::{Compiler, Routes};
 use self::health::Check;
 use self::template::Expressions;
 use crate::backend::BackendId;
-use crate::config::{self, Dynamic, Place, dynamic};
+use crate::config::dynamic::AuthForward;
+use crate::config::{Dynamic, Place, dynamic};
 use crate::frontend::error_page::ErrorPage;
 use crate::frontend::middleware::Middleware;
+use crate::frontend::middleware::auth::digest::Nonces;
+use crate::frontend::middleware::auth::forward::AuthServerId;
 use crate::frontend::middleware::rate_limit::RateLimit;
 use crate::frontend::trie::{Entry, Trie};
 use crate::frontend::{Frontend, FrontendId};
-use crate::snapshot::{EntryPointId, Proofs, Snapshot};
+use crate::snapshot::{AuthServer, EntryPointId, Proofs, Snapshot};
 use crate::tls;
 
+pub use self::auth_server::{OfEntryPoint, of_entry_points};
 pub use self::backend::Memory;
 pub use self::redirect::Target;
 
@@ -84,6 +91,8 @@ pub struct World {
     pub keep_trailing_slash: bool,
     /// `allowMinWeightZero`: a written weight of 0 means never, instead of 1.
     pub allow_min_weight_zero: bool,
+    /// The authentication servers of entry points, from [`of_entry_points`].
+    pub auth_servers: Vec<OfEntryPoint>,
     /// Addresses of server host names (lower case), from [`host_names`]. A missing name has no address.
     pub addresses: BTreeMap<String, Vec<IpAddr>>,
     /// What is in the files that frontends name, from [`files`]. One that is not there has no entry.
@@ -124,6 +133,7 @@ pub fn compile(
     let mut expressions = Expressions::default();
     let mut backends = Backends::default();
     let mut accepted = Vec::new();
+    let mut auth_servers = AuthServers::new(world, memory, &mut rejections);
 
     for (provider, written) in providers {
         for (name, frontend) in &written.frontends {
@@ -140,7 +150,8 @@ pub fn compile(
                 })
                 .and_then(|(entry_points, backend)| {
                     let routes = job.routes(&mut expressions, &mut rejections)?;
-                    let middlewares = job.middlewares(&routes, &mut expressions)?;
+                    let middlewares =
+                        job.middlewares(&routes, &mut expressions, &mut auth_servers, memory)?;
                     let rate_limit = job.rate_limit(memory)?;
                     let error_pages =
                         job.error_pages(written, &mut backends, memory, &mut rejections)?;
@@ -170,14 +181,29 @@ pub fn compile(
     // Names are in order already, and the sort is stable: what is equal stays ordered by provider, then name. So the
     // id of a frontend is its place in the order of all, and of each entry point.
     accepted.sort_by_key(|one| std::cmp::Reverse(frontend::priority(one.frontend)));
-    let pools_retired = memory.retire(&backends);
+    let pools_retired = memory.retire(&backends, &auth_servers);
     let limited: BTreeSet<(&str, &str)> = accepted
         .iter()
         .filter(|one| one.rate_limit.is_some())
         .map(|one| (one.provider, one.name))
         .collect();
+    let with_digest: BTreeSet<(&str, &str)> = accepted
+        .iter()
+        .filter(|one| {
+            one.frontend
+                .auth
+                .as_ref()
+                .is_some_and(|auth| auth.digest.is_some())
+        })
+        .map(|one| (one.provider, one.name))
+        .collect();
+    memory
+        .nonces
+        .retain(|(provider, name)| with_digest.contains(&(provider, name)));
     memory.retire_rate_limits(|(provider, name)| limited.contains(&(provider, name)));
     let mut first = assemble(accepted, &backends, world, memory.generation, pools_retired);
+    backends.host_names.append(&mut auth_servers.host_names);
+    first.auth_servers = auth_servers.made;
     first.tls = certificate::dynamic(providers, world, &mut rejections);
     first.proofs = world.proofs.clone().map(Box::new);
     let snapshots = spread(first, &backends, world, memory);
@@ -237,26 +263,45 @@ pub fn names_of_certificates(
     certificate::names(providers, world, entry_point, but)
 }
 
-/// Host names of all servers that are not IP addresses, lower case: what [`World::addresses`] should answer.
-pub fn host_names(providers: &BTreeMap<String, Arc<Dynamic>>) -> BTreeSet<String> {
-    providers
+/// Host names of all servers that are not IP addresses, lower case: what [`World::addresses`] should answer. Those that
+/// decide who may pass are among them.
+pub fn host_names(
+    providers: &BTreeMap<String, Arc<Dynamic>>,
+    of_entry_points: &[OfEntryPoint],
+) -> BTreeSet<String> {
+    let servers = providers
         .values()
         .flat_map(|written| written.backends.values())
         .flat_map(|backend| backend.servers.values())
         .filter_map(|server| ServerUrl::parse(&server.url).ok())
         .filter(|url| url.address().is_none() && !url.host.is_empty())
-        .map(|url| url.host)
+        .map(|url| url.host);
+    let asked = sections(providers).filter_map(auth_server::asked);
+    let asked = asked.chain(of_entry_points.iter().map(|one| &one.written));
+    servers
+        .chain(asked.filter_map(auth_server::host_name))
         .collect()
 }
 
-/// Files that options of frontends name: what [`World::files`] should hold.
-pub fn files(providers: &BTreeMap<String, Arc<Dynamic>>) -> BTreeSet<String> {
+/// Files that options of frontends name, and those that authentication servers of entry points need: what
+/// [`World::files`] should hold.
+pub fn files(
+    providers: &BTreeMap<String, Arc<Dynamic>>,
+    of_entry_points: &[OfEntryPoint],
+) -> BTreeSet<String> {
+    let of_entry_points = of_entry_points.iter().map(|one| &one.written);
+    sections(providers)
+        .flat_map(auth::files)
+        .chain(of_entry_points.flat_map(auth_server::files))
+        .collect()
+}
+
+/// The section `auth` of every frontend that has one.
+fn sections(providers: &BTreeMap<String, Arc<Dynamic>>) -> impl Iterator<Item = &dynamic::Auth> {
     providers
         .values()
         .flat_map(|written| written.frontends.values())
         .filter_map(|frontend| frontend.auth.as_ref())
-        .flat_map(auth::files)
-        .collect()
 }
 
 /// A frontend under compilation.
@@ -416,13 +461,6 @@ impl Job<'_> {
             world,
             ..
         } = *self;
-        if let Some((place, option)) = config::blocking(frontend) {
-            // Serving it without would let in whom the option keeps out.
-            return Err((
-                place,
-                format!("{option} is not supported yet. Skipping frontend {name}..."),
-            ));
-        }
         let compiler = Compiler {
             expressions,
             keep_trailing_slash: world.keep_trailing_slash,
@@ -452,10 +490,46 @@ impl Job<'_> {
         &self,
         routes: &Routes,
         expressions: &mut Expressions,
+        auth_servers: &mut AuthServers,
+        memory: &mut Memory,
     ) -> Result<Box<[Middleware]>, Refusal> {
         let restoration = routes.modifiers.restoration();
-        middleware::of_frontend(self.frontend, self.world, restoration, expressions)
+        let mut surroundings = OfFrontend {
+            world: self.world,
+            name: (self.provider, self.name),
+            auth_servers,
+            memory,
+        };
+        let (frontend, world) = (self.frontend, self.world);
+        middleware::of_frontend(frontend, world, restoration, expressions, &mut surroundings)
             .map_err(|(place, why)| (place, format!("{why}. Skipping frontend {}...", self.name)))
+    }
+}
+
+/// What a section `auth` of a frontend finds.
+struct OfFrontend<'a> {
+    world: &'a World,
+    /// Provider, then name.
+    name: (&'a str, &'a str),
+    auth_servers: &'a mut AuthServers,
+    memory: &'a mut Memory,
+}
+
+impl Surroundings for OfFrontend<'_> {
+    fn read(&self, path: &str) -> Option<Result<Vec<u8>, String>> {
+        self.world.files.get(path).cloned()
+    }
+
+    fn nonces(&mut self) -> Arc<Nonces> {
+        let (provider, name) = self.name;
+        self.memory
+            .nonces
+            .of((provider.to_owned(), name.to_owned()))
+    }
+
+    fn server(&mut self, written: &AuthForward, address: &Address) -> Result<AuthServerId, String> {
+        self.auth_servers
+            .add(written, address, self.world, self.memory)
     }
 }
 
@@ -501,6 +575,7 @@ fn assemble(
         tries: entries.into_iter().map(Trie::new).collect(),
         frontends,
         tls: Vec::new(),
+        auth_servers: Vec::new(),
         backends: backends.compiled.clone(),
         proofs: None,
         pools_retired,
@@ -528,6 +603,11 @@ fn spread(first: Snapshot, backends: &Backends, world: &World, memory: &Memory) 
                 .tls
                 .iter()
                 .map(|tls| tls.as_ref().map(tls::Server::for_core))
+                .collect(),
+            auth_servers: first
+                .auth_servers
+                .iter()
+                .map(|one| one.as_ref().map(AuthServer::for_core))
                 .collect(),
             backends: copies,
             proofs: first.proofs.clone(),
@@ -1298,7 +1378,7 @@ mod tests {
         assert_eq!(picks, [0, 0, 0, 1, 2], "weights 3, 1, 1");
         assert!(compiled.host_names.iter().eq(["one.test", "two.test"]));
         let providers = BTreeMap::from([("file".to_owned(), Arc::new(written))]);
-        assert_eq!(host_names(&providers), compiled.host_names);
+        assert_eq!(host_names(&providers, &[]), compiled.host_names);
         assert_eq!(backend.server(ServerId(2)).scheme, Scheme::Unsupported);
     }
 

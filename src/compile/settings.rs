@@ -1,16 +1,20 @@
 //! The static configuration becomes settings: entry points to bind, trust lists, time limits.
 //!
-//! Owns the choice which entry points may be opened at all: one that asks for something we cannot do, and that would be
-//! unsafe to leave out (authentication), stays closed.
+//! Owns what must not be started with: an entry point whose access cannot be restricted as it was asked for ends the start.
 //! Pure: what must be asked of the machine comes in as [`Machine`]. Read next: `settings.rs` at the root.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Rejection, Severity, Target, certificate, middleware};
-use crate::config::{Global, Place, blocking_entry_point, entrypoint};
+use super::auth_server::Address;
+use super::{Rejection, Severity, Target, auth, auth_server, certificate, middleware};
+use crate::config::dynamic::AuthForward;
+use crate::config::{Global, Place, entrypoint};
+use crate::frontend::middleware::auth::digest::Nonces;
+use crate::frontend::middleware::auth::forward::AuthServerId;
 use crate::settings::{EntryPoint, Settings, Timeouts, Trust};
 
 /// Idle connections kept for a server when `maxIdleConnsPerHost` is 0 (spec static-config 3).
@@ -51,12 +55,9 @@ pub fn settings(
     let mut closed = Vec::new();
     let mut entry_points = Vec::new();
     let targets = targets(global);
+    let asked = auth_server::of_entry_points(global);
     for (name, written) in &global.entry_points {
-        if let Some((place, why)) = blocking_entry_point(written) {
-            closed.push(rejection(&place, format!("entry point {name}: {why}")));
-            continue;
-        }
-        match entry_point(name, written, &targets, machine, &mut closed) {
+        match entry_point(name, written, &targets, &asked, machine, &mut closed) {
             Ok(entry_point) => entry_points.push(entry_point),
             Err(rejections) => fatal.extend(rejections),
         }
@@ -126,6 +127,38 @@ pub fn targets(global: &Global) -> BTreeMap<String, Target> {
     global.entry_points.iter().filter_map(target).collect()
 }
 
+/// What a section `auth` of an entry point finds.
+struct Surroundings<'a> {
+    name: &'a str,
+    asked: &'a [auth_server::OfEntryPoint],
+    machine: &'a Machine,
+}
+
+impl auth::Surroundings for Surroundings<'_> {
+    fn read(&self, path: &str) -> Option<Result<Vec<u8>, String>> {
+        let content = (self.machine.read)(path)?;
+        Some(content.map_err(|error| error.to_string()))
+    }
+
+    fn nonces(&mut self) -> Arc<Nonces> {
+        Arc::default()
+    }
+
+    /// The server itself is in the snapshots, since its addresses may change. That it can be spoken to is tried here, where
+    /// it ends the start.
+    fn server(&mut self, written: &AuthForward, address: &Address) -> Result<AuthServerId, String> {
+        if address.url.scheme == "https" {
+            auth_server::tls(written, &|path| auth::Surroundings::read(self, path))?;
+        }
+        let at = self
+            .asked
+            .iter()
+            .position(|one| one.entry_point == self.name)
+            .and_then(|at| u32::try_from(at).ok());
+        Ok(AuthServerId(at.expect("the list has all entry points")))
+    }
+}
+
 fn rejection(place: &Place, message: String) -> Rejection {
     Rejection {
         place: place.clone(),
@@ -138,9 +171,15 @@ fn entry_point(
     name: &str,
     written: &entrypoint::EntryPoint,
     targets: &BTreeMap<String, Target>,
+    asked: &[auth_server::OfEntryPoint],
     machine: &Machine,
     left_out: &mut Vec<Rejection>,
 ) -> Result<EntryPoint, Vec<Rejection>> {
+    let mut surroundings = Surroundings {
+        name,
+        asked,
+        machine,
+    };
     let mut rejections = Vec::new();
     let address = address(&written.address, machine.ipv6).map_err(|why| {
         rejections.push(rejection(
@@ -148,12 +187,8 @@ fn entry_point(
             format!("entry point {name}: {why}"),
         ))
     });
-    let read = |path: &str| {
-        let content = (machine.read)(path)?;
-        Some(content.map_err(|error| error.to_string()))
-    };
-    let middlewares =
-        middleware::of_entry_point(written, targets, &read).unwrap_or_else(|(place, why)| {
+    let middlewares = middleware::of_entry_point(written, targets, &mut surroundings)
+        .unwrap_or_else(|(place, why)| {
             rejections.push(rejection(&place, format!("entry point {name}: {why}")));
             Box::default()
         });
@@ -257,7 +292,7 @@ fn timeouts(global: &Global) -> Timeouts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::dynamic::{Auth, AuthUsers};
+    use crate::config::dynamic::Auth;
 
     fn check(text: &str, expected: &str) {
         let found = address(text, true)
@@ -329,39 +364,50 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_point_that_asks_for_what_we_lack_stays_closed() {
+    fn an_entry_point_that_lets_nobody_in_ends_the_start() {
         let mut global = global(&[("http", ":80"), ("https", ":443")]);
         global
             .entry_points
             .get_mut("https")
             .expect("it is there")
-            .auth = Some(Auth {
-            digest: Some(AuthUsers::default()),
-            ..Auth::default()
-        });
-        let (settings, closed) = made(&global).expect("http is left");
+            .auth = Some(Auth::default());
+        let fatal = made(&global).expect_err("it was to be protected");
+        let said: Vec<&str> = fatal.iter().map(|one| &*one.message).collect();
         assert_eq!(
-            settings
-                .entry_points
-                .iter()
-                .map(|entry_point| &*entry_point.name)
-                .collect::<Vec<_>>(),
-            ["http"]
+            said,
+            [
+                "entry point https: auth: one of basic, digest and forward is needed, to say who may pass"
+            ]
         );
-        assert_eq!(closed.len(), 1);
-        assert!(
-            closed[0]
-                .message
-                .contains("entry point https: `auth.digest`"),
-            "{}",
-            closed[0].message
-        );
-        global.entry_points.remove("http");
-        let fatal = made(&global).expect_err("none is left");
+        let fatal = made(&Global::default()).expect_err("none is there");
         assert_eq!(
             fatal.last().map(|last| &*last.message),
             Some("no entry point is left to open")
         );
+    }
+
+    #[test]
+    fn an_entry_point_names_its_authentication_server_by_its_place() {
+        let mut global = global(&[("a", ":81"), ("b", ":82"), ("c", ":83")]);
+        for name in ["a", "c"] {
+            let written = global.entry_points.get_mut(name).expect("it is there");
+            written.auth = Some(Auth {
+                forward: Some(AuthForward {
+                    address: "http://auth.test/".to_owned(),
+                    ..AuthForward::default()
+                }),
+                ..Auth::default()
+            });
+        }
+        let (settings, _) = made(&global).expect("all are good");
+        let named: Vec<String> = settings
+            .entry_points
+            .iter()
+            .map(|entry_point| format!("{:?}", entry_point.middlewares))
+            .collect();
+        assert!(named[0].contains("AuthServerId(0)"), "{named:?}");
+        assert_eq!(named[1], "[]");
+        assert!(named[2].contains("AuthServerId(1)"), "{named:?}");
     }
 
     #[test]

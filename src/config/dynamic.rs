@@ -159,7 +159,7 @@ options! {
         "routes" routes: BTreeMap<String, Route>,
         /// Sends the client's Host header on instead of the server's host and port.
         "passHostHeader" pass_host_header: bool,
-        /// Deprecated: uses the entry point's certificates towards servers.
+        /// Deprecated: uses the entry point's certificates towards servers. Use `passTLSClientCert` to tell them of a client's.
         "passTLSCert" pass_tls_cert: bool,
         /// Tells servers about the client's certificate in header fields.
         "passTLSClientCert" pass_tls_client_cert: Option<PassTlsClientCert>,
@@ -193,9 +193,9 @@ options! {
     /// What servers are told of a client's certificate.
     pub struct PassTlsClientCert {
         place;
-        /// The certificate itself.
+        /// The certificate itself with its chain, in `X-Forwarded-Tls-Client-Cert`. Never taken from a client.
         "pem" pem: bool,
-        /// Selected fields of it.
+        /// Selected fields of it, in `X-Forwarded-Tls-Client-Cert-Infos`. Never taken from a client.
         "infos" infos: Option<TlsClientCertInfos>,
     }
 
@@ -240,15 +240,15 @@ options! {
         "digest" digest: Option<AuthUsers>,
         /// Another server decides.
         "forward" forward: Option<AuthForward>,
-        /// Header field that receives the user's name.
+        /// Header field that receives the user's name (basic, digest). What a client sent under that name is removed.
         "headerField" header_field: String,
     }
 
     /// Users and their passwords.
     pub struct AuthUsers {
-        /// `name:hash` (basic) or `name:realm:hash` (digest).
+        /// `name:hash` (basic; bcrypt, MD5 crypt or `{SHA}`, as htpasswd writes them) or `name:realm:hash` (digest, of the realm `traefik`).
         "users" users: Vec<String>,
-        /// File with one user a line.
+        /// File with one user a line; `#` begins a comment. Its users count before those of `users`, and its changes are seen.
         "usersFile" users_file: String,
         /// Removes the Authorization header before the request is passed on.
         "removeHeader" remove_header: bool,
@@ -256,11 +256,11 @@ options! {
 
     /// A server that decides who may pass.
     pub struct AuthForward {
-        /// URL to ask.
+        /// URL to ask with GET; 2xx lets the request pass, any other answer goes to the client, none is 500.
         "address" address: String,
         /// Believes the client's `X-Forwarded-*` header fields.
         "trustForwardHeader" trust_forward_header: bool,
-        /// Header fields copied from its answer into the request.
+        /// Header fields copied from its answer into the request, in place of what the client sent.
         "authResponseHeaders" auth_response_headers: Vec<String>,
         /// How it is spoken to over TLS.
         "tls" tls: Option<ClientTls>,
@@ -268,7 +268,7 @@ options! {
 
     /// TLS towards a server of ours. Each of `ca`, `cert` and `key` is a path or PEM text.
     pub struct ClientTls {
-        /// Certificates the server's must come from.
+        /// Certificates the server's must come from. Empty: those the system believes.
         "ca" ca: String,
         /// Has no effect for a client.
         "caOptional" ca_optional: bool,

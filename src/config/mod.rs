@@ -41,4 +41,4 @@ pub use global::Global;
 pub use keys::{Pair, Problems};
 pub use load::{Command, LoadError, Loaded, StoreConfig, dynamic_from_toml, load};
 pub use units::{ConfigError, Diagnostic, Place};
-pub use unsupported::{blocking, blocking_entry_point, unsupported, unsupported_dynamic};
+pub use unsupported::{unsupported, unsupported_dynamic};

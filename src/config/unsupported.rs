@@ -1,12 +1,10 @@
-//! Options that parse but whose feature is not there yet, in one table: what an operator sees instead, and whether
-//! leaving the option out would let through what it was written to keep out.
+//! Options that parse but whose feature is not there yet, in one table: what an operator sees instead.
 //!
 //! A feature that arrives loses its row here and nowhere else; `docs/configuration.md` follows.
-//! Never decides what to do about a blocked frontend or entry point: `compile` and `control` ask, and act.
+//! Never for an option that keeps somebody out: leaving that out would serve whom it was to refuse.
 //! Read next: `docs/configuration.md`.
 
-use super::dynamic::{Dynamic, Frontend};
-use super::entrypoint::EntryPoint;
+use super::dynamic::Dynamic;
 use super::global::Global;
 use super::option::{Show, Value};
 use super::units::{Diagnostic, Place};
@@ -17,9 +15,6 @@ pub(super) struct Row {
     pub(super) option: &'static str,
     /// What happens instead: the rest of a sentence that begins with the option.
     pub(super) instead: &'static str,
-    /// Where ignoring the option could serve somebody it was to keep out: what to say about the frontend or entry point
-    /// that for this reason is not served.
-    pub(super) unsafe_to_ignore: Option<&'static str>,
     /// Whether a value needs the feature; most features are needed by any value.
     needs: fn(&str) -> bool,
 }
@@ -28,39 +23,8 @@ const fn ignored(option: &'static str, instead: &'static str) -> Row {
     Row {
         option,
         instead,
-        unsafe_to_ignore: None,
         needs: |_| true,
     }
-}
-
-macro_rules! blocks_frontend {
-    ($option:literal) => {
-        Row {
-            option: concat!("frontends.*.", $option),
-            instead: "is not supported yet; the frontend is left out (404)",
-            unsafe_to_ignore: Some(concat!(
-                "`",
-                $option,
-                "` is not supported yet, so the frontend is left out"
-            )),
-            needs: |_| true,
-        }
-    };
-}
-
-macro_rules! blocks_entry_point {
-    ($option:literal) => {
-        Row {
-            option: concat!("entryPoints.*.", $option),
-            instead: "is not supported yet; the entry point is not opened",
-            unsafe_to_ignore: Some(concat!(
-                "`",
-                $option,
-                "` is not supported yet, so the entry point is not opened"
-            )),
-            needs: |_| true,
-        }
-    };
 }
 
 const NOT_PROVIDED: &str = "is a provider that Coreway does not have; the section has no effect";
@@ -70,8 +34,6 @@ const NO_METRICS: &str = "is not supported yet; there are no metrics";
 /// Every option whose feature is not there yet.
 pub(super) const ROWS: &[Row] = &[
     // Entry points.
-    blocks_entry_point!("auth.digest"),
-    blocks_entry_point!("auth.forward"),
     // Static sections.
     ignored("sendAnonymousUsage", "has no effect: Coreway sends nothing"),
     ignored(
@@ -109,9 +71,6 @@ pub(super) const ROWS: &[Row] = &[
     ignored("eureka", NOT_PROVIDED),
     ignored("serviceFabric", NOT_PROVIDED),
     // Frontends.
-    blocks_frontend!("auth.digest"),
-    blocks_frontend!("auth.forward"),
-    blocks_frontend!("passTLSClientCert"),
     ignored(
         "frontends.*.passTLSCert",
         "is not supported; servers are shown no certificate",
@@ -120,7 +79,6 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         option: "backends.*.servers.*.url",
         instead: "uses a scheme that is not supported yet; requests for the server fail",
-        unsafe_to_ignore: None,
         needs: |url| {
             let scheme = url.split("://").next().unwrap_or_default();
             scheme.eq_ignore_ascii_case("h2c")
@@ -129,7 +87,6 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         option: "backends.*.loadBalancer.method",
         instead: "asks for drr, which is not supported yet; wrr is used",
-        unsafe_to_ignore: None,
         needs: |method| method.eq_ignore_ascii_case("drr"),
     },
     ignored(
@@ -146,32 +103,6 @@ pub fn unsupported(global: &Global) -> Vec<Diagnostic> {
 /// One warning for each dynamic option of the table that `dynamic` sets, at the first place of it.
 pub fn unsupported_dynamic(dynamic: &Dynamic) -> Vec<Diagnostic> {
     warnings(dynamic)
-}
-
-/// What keeps `frontend` from being served: the place and what to say about it. `None`: it can be served.
-pub fn blocking(frontend: &Frontend) -> Option<(Place, &'static str)> {
-    first_blocking(frontend, "frontends", &frontend.place)
-}
-
-/// What keeps `entry_point` from being opened: the place and what to say about it. `None`: it can be opened.
-pub fn blocking_entry_point(entry_point: &EntryPoint) -> Option<(Place, &'static str)> {
-    first_blocking(entry_point, "entryPoints", &entry_point.place)
-}
-
-fn first_blocking(
-    section: &impl Value,
-    root: &'static str,
-    place: &Place,
-) -> Option<(Place, &'static str)> {
-    let mut found = None;
-    section.visit(&mut vec![root, "*"], place, &mut |path, place, value| {
-        if found.is_none()
-            && let Some(reason) = rows(path, value).find_map(|row| row.unsafe_to_ignore)
-        {
-            found = Some((place.clone(), reason));
-        }
-    });
-    found
 }
 
 fn warnings(section: &impl Value) -> Vec<Diagnostic> {
@@ -275,63 +206,11 @@ mod tests {
             ],
         );
         check(
-            "[frontends.f.auth.digest]\nusers = ['a:b']\n[frontends.'g.h'.auth.digest]\n[frontends.i.auth.digest]\n",
+            "[frontends.f]\npassTLSCert = true\n[frontends.'g.h']\npassTLSCert = true\n[frontends.i]\npassTLSCert = true\n",
             &[
-                "f:1:14: frontends.f.auth.digest: is not supported yet; the frontend is left out (404) (and 2 more)",
+                "f:1:12: frontends.f.passTLSCert: is not supported; servers are shown no certificate (and 2 more)",
             ],
         );
         check("[[tls]]\n[tls.certificate]\ncertFile = 'a'\n", &[]);
-    }
-
-    #[test]
-    fn frontends_that_keep_somebody_out_are_blocked() {
-        let check = |toml: &str, expected: Option<&str>| {
-            let (dynamic, _) =
-                dynamic_from_toml("f", &format!("[frontends.f]\n{toml}")).expect("valid");
-            let found = blocking(&dynamic.frontends["f"]);
-            assert_eq!(
-                found
-                    .map(|(place, reason)| format!("{place}: {reason}"))
-                    .as_deref(),
-                expected,
-                "{toml}"
-            );
-        };
-        check("backend = 'b'", None);
-        check("ratelimit.extractorFunc = 'client.ip'", None);
-        check("headers.frameDeny = true", None);
-        check(
-            "auth.digest.users = ['X']",
-            Some("f:2:1: `auth.digest` is not supported yet, so the frontend is left out"),
-        );
-        check("basicAuth = ['a:b']", None);
-        check("auth.basic.users = ['a:b']", None);
-        check("whiteList.sourceRange = ['1.2.3.4']", None);
-        check("redirect.entryPoint = 'x'", None);
-        check("headers.SSLRedirect = true", None);
-    }
-
-    #[test]
-    fn entry_points_that_keep_somebody_out_are_blocked() {
-        let check = |toml: &str, expected: Option<&str>| {
-            let tree = crate::config::toml::parse("f", toml).expect("valid");
-            let entry_point = EntryPoint::read(&tree).expect("valid");
-            assert_eq!(
-                blocking_entry_point(&entry_point).map(|(_, reason)| reason),
-                expected,
-                "{toml}"
-            );
-        };
-        check(
-            "address = ':80'\ncompress = true\n[forwardedHeaders]\n",
-            None,
-        );
-        check("[tls]", None);
-        check("[redirect]\nregex = 'a'", None);
-        check(
-            "[auth.digest]",
-            Some("`auth.digest` is not supported yet, so the entry point is not opened"),
-        );
-        check("[whiteList]", None);
     }
 }

@@ -257,6 +257,7 @@ impl Control {
             default_entry_points: global.default_entry_points.clone(),
             keep_trailing_slash: global.keep_trailing_slash,
             allow_min_weight_zero: global.allow_min_weight_zero,
+            auth_servers: compile::of_entry_points(global),
             addresses: BTreeMap::new(),
             files: BTreeMap::new(),
             health_interval: Some(global.health_check.interval)
@@ -326,9 +327,14 @@ impl Control {
             }
         }
         if is_new {
-            self.resolver
-                .want(&compile::host_names(self.merged.providers()));
-            self.files.want(compile::files(self.merged.providers()));
+            self.resolver.want(&compile::host_names(
+                self.merged.providers(),
+                &self.world.auth_servers,
+            ));
+            self.files.want(compile::files(
+                self.merged.providers(),
+                &self.world.auth_servers,
+            ));
             if self.resolver.is_waiting() {
                 // Without its addresses a new server would fail the first requests.
                 self.names_until = Some(now + NAMES_WAIT);

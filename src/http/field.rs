@@ -63,6 +63,8 @@ known_fields! {
     XForwardedPrefix = "X-Forwarded-Prefix",
     XForwardedProto = "X-Forwarded-Proto",
     XForwardedServer = "X-Forwarded-Server",
+    XForwardedTlsClientCert = "X-Forwarded-Tls-Client-Cert",
+    XForwardedTlsClientCertInfos = "X-Forwarded-Tls-Client-Cert-Infos",
     XForwardedUri = "X-Forwarded-Uri",
     XRealIp = "X-Real-Ip",
     XReplacedPath = "X-Replaced-Path",
@@ -116,6 +118,8 @@ impl FieldId {
             (18, b'o') => Self::XForwardedMethod.if_named(name),
             (18, b't') => Self::ProxyAuthenticate.if_named(name),
             (19, b'o') => Self::ProxyAuthorization.if_named(name),
+            (27, b'r') => Self::XForwardedTlsClientCert.if_named(name),
+            (33, b'o') => Self::XForwardedTlsClientCertInfos.if_named(name),
             _ => Self::Other,
         }
     }

@@ -2,24 +2,41 @@
 //! elsewhere while the core serves others.
 //!
 //! Owns who is asked, and what the client is told where nobody can answer. Fails closed: without an answer no request
-//! passes. Never decides what a step means. Read next: `hashing.rs`.
+//! passes. Never decides what a step means. Read next: `hashing.rs`, `auth_server.rs`.
 
+use super::auth_server;
 use super::connection::Client;
 use super::core::Core;
 use super::hashing::Busy;
 use super::session::Session;
 use crate::frontend::middleware::auth::basic::{self, Basic, Judgement, Question};
 use crate::frontend::middleware::{Answer, Middleware};
+use crate::snapshot::Snapshot;
 
 /// Asks about a request on behalf of `step`. `None`: it passes.
 pub(crate) async fn ask(
     core: &Core,
     client: &Client,
     session: &mut Session,
+    snapshot: &Snapshot,
     step: &Middleware,
 ) -> Option<Box<Answer>> {
     match step {
-        Middleware::WhiteList(_) | Middleware::Redirect(_) | Middleware::Headers(_) => None,
+        Middleware::WhiteList(_)
+        | Middleware::Redirect(_)
+        | Middleware::Headers(_)
+        | Middleware::Digest(_) => None,
+        Middleware::Forward(forward) => {
+            let server = snapshot.auth_server(forward.server);
+            Box::pin(auth_server::ask(core, client, session, server, forward)).await
+        }
+        Middleware::ClientCertificate(step) => {
+            step.on_request(
+                &mut session.request,
+                client.certificate.get().map(|shown| &**shown),
+            );
+            None
+        }
         Middleware::Basic(basic) => match judge(core, session, basic) {
             Judgement::Pass => None,
             Judgement::Answer(answer) => Some(answer),

@@ -4,7 +4,7 @@
 //! the future of its active part is boxed, and freed when the client has been quiet for about a second.
 //! Never looks into a request. Read next: `exchange.rs`.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -20,6 +20,7 @@ use super::stream::{Shared, Stream};
 use super::streams;
 use super::transport::{Sealed, Transport};
 use crate::frontend::middleware::Context;
+use crate::frontend::middleware::client_certificate::Shown;
 use crate::http::Version;
 use crate::http::h1::{self, Request};
 use crate::limits::{HEAD_READ_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT};
@@ -40,6 +41,8 @@ pub(crate) struct Client {
     pub(crate) address: String,
     /// The limit of what is received from it or sent to it at present.
     pub(crate) timer: Timer,
+    /// The certificate that it has shown, if it has one: of its connection, so streams share it.
+    pub(crate) certificate: OnceCell<Rc<Shown>>,
     waiting: Cell<bool>,
     /// The task of a connection over HTTP/2, which waits for more than what is received.
     task: Cell<Option<Waker>>,
@@ -67,6 +70,7 @@ impl Client {
             ip,
             address,
             timer: Timer::new(),
+            certificate: OnceCell::new(),
             waiting: Cell::new(false),
             task: Cell::new(None),
         }
@@ -82,8 +86,16 @@ impl Client {
             ip: connection.ip,
             address: connection.address.clone(),
             timer: Timer::new(),
+            certificate: connection.certificate.clone(),
             waiting: Cell::new(false),
             task: Cell::new(None),
+        }
+    }
+
+    /// Its handshake is over, and it has shown these certificates.
+    pub(crate) fn shows(&self, chain: Vec<Vec<u8>>) {
+        if !chain.is_empty() {
+            let _ = self.certificate.set(Rc::new(Shown::new(chain)));
         }
     }
 

@@ -30,7 +30,7 @@ use crate::backend::limit::{Full, Place};
 use crate::backend::{Backend, Choice, Scheme, Server, ServerId};
 use crate::frontend::Frontend;
 use crate::frontend::error_page::ErrorPage;
-use crate::frontend::middleware::{self, Middleware, Verdict};
+use crate::frontend::middleware::{self, Middleware, Verdict, client_certificate};
 use crate::frontend::trie::Lookup;
 use crate::http::body::{BodyReader, Framing};
 use crate::http::h1::{Request, Upgrade};
@@ -78,6 +78,12 @@ pub(crate) async fn run(
     if session.request.target() == b"*" {
         return answer(core, client, session, request, Own::Empty).await;
     }
+    if session.request.has_any(client_certificate::FIELDS) {
+        session.request.remove(FieldId::XForwardedTlsClientCert);
+        session
+            .request
+            .remove(FieldId::XForwardedTlsClientCertInfos);
+    }
     let snapshot = core.snapshot(); // One snapshot for the whole exchange, even across a reload.
     if let Some(proofs) = &snapshot.proofs
         && let Some(own) = proofs.answer(client.entry_point, session.request.target())
@@ -91,7 +97,7 @@ pub(crate) async fn run(
     session.takes_gzip = entry_point.compress && compress::is_accepted(&session.request);
     let steps = &entry_point.middlewares;
     if !steps.is_empty()
-        && let Some(refusal) = middlewares(core, client, session, steps).await
+        && let Some(refusal) = middlewares(core, client, session, &snapshot, steps).await
     {
         return answer(core, client, session, request, Own::Made(refusal)).await;
     }
@@ -159,7 +165,8 @@ async fn within<'a>(
     at: Instant,
 ) -> Result<After, Own<'a>> {
     if !frontend.middlewares.is_empty()
-        && let Some(refusal) = middlewares(core, client, session, &frontend.middlewares).await
+        && let Some(refusal) =
+            middlewares(core, client, session, snapshot, &frontend.middlewares).await
     {
         return Err(Own::Made(refusal));
     }
@@ -332,6 +339,7 @@ async fn middlewares(
     core: &Core,
     client: &Client,
     session: &mut Session,
+    snapshot: &Snapshot,
     mut steps: &[Middleware],
 ) -> Option<Box<middleware::Answer>> {
     let context = client.context();
@@ -341,7 +349,7 @@ async fn middlewares(
             Verdict::Pass => return None,
             Verdict::Answer(answer) => return Some(answer),
             Verdict::Ask(at) => {
-                let refusal = asking::ask(core, client, session, &steps[at]).await;
+                let refusal = asking::ask(core, client, session, snapshot, &steps[at]).await;
                 if refusal.is_some() {
                     return refusal;
                 }

@@ -104,7 +104,10 @@ pub(crate) async fn run(
             sealed.close().await;
             return false;
         }
-        Ok(()) => return true,
+        Ok(()) => {
+            client.shows(sealed.peer_chain());
+            return true;
+        }
         Err(refused) => refused,
     };
     match refused {

@@ -6,6 +6,7 @@
 
 mod answer;
 mod asking;
+mod auth_server;
 mod body;
 mod budget;
 mod compress;

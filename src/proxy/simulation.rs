@@ -597,6 +597,7 @@ fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapsh
             max_conn: None,
             buffering: None,
         }],
+        auth_servers: Vec::new(),
         tls: Vec::new(),
         proofs: None,
         pools_retired: retired.iter().map(|&origin| pool(origin)).collect(),

@@ -252,6 +252,11 @@ impl Transport {
 }
 
 impl Sealed {
+    /// The certificates that the peer has shown, as DER and its own first.
+    pub(crate) fn peer_chain(&self) -> Vec<Vec<u8>> {
+        self.connection.borrow().peer_chain()
+    }
+
     /// Shakes hands, as the client.
     async fn handshake_first(&self, timer: &Timer) -> Result<(), Refused> {
         self.flush(Room::Small, timer).await.map_err(Refused::Io)?;

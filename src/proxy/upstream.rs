@@ -25,6 +25,7 @@ use crate::limits::{HANDSHAKE_TIMEOUT, UPSTREAM_IDLE_TIMEOUT};
 use crate::reactor::{Buffer, Room, Socket, Timer, limit, sleep};
 use crate::reactor::{Instant, coarse};
 use crate::settings::Settings;
+use crate::tls;
 
 /// A kept connection this fresh does not count against the limit of idle ones.
 const FRESH: Duration = Duration::from_secs(1);
@@ -180,17 +181,33 @@ impl Pools {
         fresh: bool,
         settings: &Settings,
     ) -> Result<Box<Upstream>, Failure> {
+        self.open_with(server, fresh, settings, None).await
+    }
+
+    /// The same, speaking TLS in this way instead of the one of all servers.
+    ///
+    /// # Errors
+    /// As [`Pools::open`].
+    pub(crate) async fn open_with(
+        &self,
+        server: &Server,
+        fresh: bool,
+        settings: &Settings,
+        tls: Option<&tls::Client>,
+    ) -> Result<Box<Upstream>, Failure> {
         if !fresh && let Some(upstream) = self.take(server.pool).await {
             return Ok(upstream);
         }
         // Built in one place and moved by its box: a connection is opened once and used for thousands of exchanges.
-        Box::pin(connect(server, settings, &self.load)).await
+        let tls = tls.unwrap_or(&settings.upstream_tls);
+        Box::pin(connect(server, settings, tls, &self.load)).await
     }
 }
 
 async fn connect(
     server: &Server,
     settings: &Settings,
+    tls: &tls::Client,
     load: &Arc<Load>,
 ) -> Result<Box<Upstream>, Failure> {
     let failed = |cause| Failure {
@@ -217,8 +234,7 @@ async fn connect(
             Scheme::Https => {
                 let limit = Timer::new();
                 limit.set(coarse() + HANDSHAKE_TIMEOUT);
-                let connection = settings
-                    .upstream_tls
+                let connection = tls
                     .connect(&server.host)
                     .map_err(|error| failed(Cause::Tls(error)))?;
                 match Transport::to_server(socket, connection, &limit).await {

@@ -12,10 +12,11 @@ use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::SingleCertAndKey;
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
-use super::{Authorities, Connection, Error, provider};
+use super::{Authorities, Certificate, Connection, Error, provider};
 
 /// Sessions kept for resumption, one for a server's name.
 const SESSIONS_MAX: usize = 256;
@@ -35,6 +36,11 @@ pub struct Client(Arc<ClientConfig>);
 
 impl Client {
     pub fn new(trust: &Trust) -> Self {
+        Self::showing(trust, None)
+    }
+
+    /// The same, showing a certificate to servers that ask for one.
+    pub fn showing(trust: &Trust, own: Option<&Certificate>) -> Self {
         let provider = Arc::new(provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -47,7 +53,11 @@ impl Client {
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(Credulous::new(&provider))),
         };
-        let mut config = builder.with_no_client_auth();
+        let mut config = match own {
+            Some(own) => builder
+                .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(own.key())))),
+            None => builder.with_no_client_auth(),
+        };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Self(Arc::new(config)).for_core()
     }

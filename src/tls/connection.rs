@@ -89,6 +89,15 @@ impl Connection {
         self.ended
     }
 
+    /// The certificates that the peer has shown, as DER and its own first; also where the session was resumed.
+    pub fn peer_chain(&self) -> Vec<Vec<u8>> {
+        let chain = self.inner.peer_certificates().unwrap_or_default();
+        chain
+            .iter()
+            .map(|certificate| certificate.to_vec())
+            .collect()
+    }
+
     /// Passes what has `arrived` to the handshake. Returns how many bytes were consumed; what is left is behind it.
     ///
     /// # Errors

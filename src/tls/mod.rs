@@ -84,7 +84,7 @@ impl Authorities {
 }
 
 /// Where systems keep the certificates of the authorities they believe; the first that is there counts. As Go looks.
-const SYSTEM_AUTHORITIES: [&str; 6] = [
+pub const SYSTEM_AUTHORITIES: [&str; 6] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",

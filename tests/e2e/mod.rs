@@ -7,6 +7,7 @@ mod balancing;
 mod bodies;
 mod breaker;
 mod buffering;
+mod client_certificate;
 mod client_gone;
 mod compress;
 mod demo;

@@ -6,6 +6,7 @@
 //! Read next: `white_list.rs`.
 
 pub mod auth;
+pub mod client_certificate;
 pub mod headers;
 pub mod rate_limit;
 pub mod redirect;
@@ -15,6 +16,9 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use self::auth::basic::Basic;
+use self::auth::digest::Digest;
+use self::auth::forward::Forward;
+use self::client_certificate::ClientCertificate;
 use self::headers::Headers;
 use self::redirect::Redirect;
 use self::white_list::WhiteList;
@@ -30,6 +34,11 @@ pub enum Middleware {
     Headers(Box<Headers>),
     /// Asked by whoever has the memory of verdicts: see [`Verdict::Ask`].
     Basic(Box<Basic>),
+    Digest(Box<Digest>),
+    /// Asked by whoever has the connections to servers.
+    Forward(Box<Forward>),
+    /// Asked by whoever has the connection.
+    ClientCertificate(Box<ClientCertificate>),
 }
 
 /// What a step may know of a request beside its head.
@@ -127,7 +136,12 @@ pub fn on_answer(
             Middleware::Headers(headers) => {
                 headers.on_answer(request, answer, context, scratch, random)
             }
-            Middleware::WhiteList(_) | Middleware::Redirect(_) | Middleware::Basic(_) => {}
+            Middleware::WhiteList(_)
+            | Middleware::Redirect(_)
+            | Middleware::Basic(_)
+            | Middleware::Digest(_)
+            | Middleware::Forward(_)
+            | Middleware::ClientCertificate(_) => {}
         }
     }
 }
@@ -144,7 +158,12 @@ pub fn on_request(
             Middleware::WhiteList(list) => list.on_request(head, context),
             Middleware::Redirect(redirect) => redirect.on_request(head, context, scratch),
             Middleware::Headers(headers) => headers.on_request(head, context, scratch),
-            Middleware::Basic(_) => Verdict::Ask(at),
+            Middleware::Digest(digest) => digest
+                .on_request(head, scratch)
+                .map_or(Verdict::Pass, Verdict::Answer),
+            Middleware::Basic(_) | Middleware::ClientCertificate(_) | Middleware::Forward(_) => {
+                Verdict::Ask(at)
+            }
         };
         match verdict {
             Verdict::Pass => {}

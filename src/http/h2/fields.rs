@@ -183,6 +183,10 @@ fn name(id: FieldId, text: &[u8]) -> Option<HeaderName> {
         FieldId::XForwardedPrefix => HeaderName::from_static("x-forwarded-prefix"),
         FieldId::XForwardedProto => HeaderName::from_static("x-forwarded-proto"),
         FieldId::XForwardedServer => HeaderName::from_static("x-forwarded-server"),
+        FieldId::XForwardedTlsClientCert => HeaderName::from_static("x-forwarded-tls-client-cert"),
+        FieldId::XForwardedTlsClientCertInfos => {
+            HeaderName::from_static("x-forwarded-tls-client-cert-infos")
+        }
         FieldId::XForwardedUri => HeaderName::from_static("x-forwarded-uri"),
         FieldId::XRealIp => HeaderName::from_static("x-real-ip"),
         FieldId::XReplacedPath => HeaderName::from_static("x-replaced-path"),

@@ -5,6 +5,8 @@
 //! Read next: `basic.rs`.
 
 pub mod basic;
+pub mod digest;
+pub mod forward;
 pub mod users;
 pub mod verdicts;
 
