@@ -120,7 +120,9 @@ pub(super) fn tls(written: &AuthForward, read: Read<'_>) -> Result<(tls::Client,
     } else {
         let mut authorities = tls::Authorities::default();
         if options.ca.is_empty() {
-            let system = tls::SYSTEM_AUTHORITIES.iter().find_map(|path| read(path)?.ok());
+            let system = tls::SYSTEM_AUTHORITIES
+                .iter()
+                .find_map(|path| read(path)?.ok());
             authorities.add_readable(&system.unwrap_or_default());
         } else {
             let pem = text(&options.ca, "ca")?;
