@@ -64,14 +64,21 @@ pub struct Ejection {
 }
 
 impl Ejection {
-    /// For servers with these records, in their order.
+    /// For servers with these records, in their order. Where more of them are away than may be, since others are gone or
+    /// the rule is another, some come back.
     pub fn new(rule: Rule, records: Box<[Arc<Record>]>) -> Self {
-        Self {
+        let ejection = Self {
             rule,
             records,
             // Some may be away already.
             next: AtomicU64::new(0),
+        };
+        for record in &ejection.records {
+            if ejection.away() > ejection.most() {
+                record.readmit();
+            }
         }
+        ejection
     }
 
     pub fn rule(&self) -> Rule {
@@ -138,11 +145,7 @@ impl Ejection {
             return false;
         }
         // Two cores may have put two servers out where one was allowed: then each sees both, and neither goes.
-        let is_away = |record: &Record| {
-            record.until.load(Ordering::SeqCst) != 0 || !record.availability.is_available()
-        };
-        let away = self.records.iter().filter(|record| is_away(record)).count();
-        if away > self.most() {
+        if self.away() > self.most() {
             record.until.store(0, Ordering::SeqCst);
             return false;
         }
@@ -150,6 +153,14 @@ impl Ejection {
         record.availability.rule_out(Why::Ejected);
         self.next.fetch_min(until, Ordering::SeqCst);
         true
+    }
+
+    /// How many servers are away at present, for whatever reason.
+    fn away(&self) -> usize {
+        let is_away = |record: &&Arc<Record>| {
+            record.until.load(Ordering::SeqCst) != 0 || !record.availability.is_available()
+        };
+        self.records.iter().filter(is_away).count()
     }
 
     /// How many servers may be away at once: one at least, and never all.
@@ -293,6 +304,19 @@ mod tests {
         assert!(before.records[1].readmit());
         assert!(!before.records[1].readmit());
         assert_eq!(there(&after), "ABC");
+    }
+
+    #[test]
+    fn who_is_left_by_a_reload_is_asked() {
+        let before = ejection(4, 50);
+        play(&before, "aaaccc", 0);
+        assert_eq!(there(&before), ".B.D");
+        let only = |names: &[usize]| {
+            let records = names.iter().map(|at| Arc::clone(&before.records[*at]));
+            Ejection::new(before.rule(), records.collect())
+        };
+        assert_eq!(there(&only(&[0, 1, 2])), "AB.", "one of three may be away");
+        assert_eq!(there(&only(&[2])), "A");
     }
 
     #[test]
