@@ -235,6 +235,9 @@ pub const STORE_KEYS_MAX: usize = 1_000_000;
 /// Bytes of one answer of a store: a whole tree, as base64 in JSON with names around each value.
 pub const STORE_ANSWER_BYTES_MAX: usize = 3 * STORE_TREE_BYTES_MAX;
 
+/// Events of a store's watch that were not taken yet; each is the name of a key. With more, the tree is read anew.
+pub const STORE_EVENTS_MAX: usize = 10_000;
+
 /// Bytes of a name and a password together. They are decoded on the stack of a core; more is nobody's password, and the
 /// work of MD5 crypt grows with the length.
 pub const CREDENTIALS_BYTES_MAX: usize = 1024;

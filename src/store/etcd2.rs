@@ -223,14 +223,14 @@ impl Etcd2 {
             return Ok(Waited::Lost);
         }
         let reply = match timeout(WAIT, Http::body(response)).await {
-            Err(_) => return Ok(Waited::Quiet(index.map_or(since, Position))),
             Ok(Err(why)) => return Err(Error::Unreachable(why)),
-            Ok(Ok(reply)) => reply,
+            // The server ends a wait that it has held for long enough with nothing.
+            Ok(Ok(reply)) if !reply.body.is_empty() => reply,
+            Err(_) | Ok(Ok(_)) => {
+                self.is_one_of_many(below).await?;
+                return Ok(Waited::Quiet(index.map_or(since, Position)));
+            }
         };
-        if reply.body.is_empty() {
-            // The server ends a wait that it has held for long enough.
-            return Ok(Waited::Quiet(index.map_or(since, Position)));
-        }
         match told(&reply) {
             Ok(told)
                 if index.is_some_and(|index| index > told.node.modified_index + BEHIND_MAX) =>
@@ -239,6 +239,18 @@ impl Etcd2 {
             }
             Ok(told) => Ok(Waited::Told(told)),
             Err(Refused::Code(code::HISTORY_CLEARED | code::EMPTIED)) => Ok(Waited::Lost),
+            Err(refused) => Err(refused.unexpected()),
+        }
+    }
+}
+
+impl Etcd2 {
+    /// Asks something that a member can only answer together with the others. One that has lost them would go on saying that
+    /// nothing happens.
+    async fn is_one_of_many(&self, below: &Prefix) -> Result<(), Error> {
+        let target = format!("/v2/keys{}?quorum=true", encoded(below.root()));
+        match told(&self.http.ask(&Question::get(target)).await?) {
+            Ok(_) | Err(Refused::Code(code::NOT_FOUND)) => Ok(()),
             Err(refused) => Err(refused.unexpected()),
         }
     }

@@ -184,7 +184,10 @@ impl Etcd3 {
             questions
                 .try_send(first.clone())
                 .expect("the channel is new and has room");
-            let request = self.request(ReceiverStream::new(receiver));
+            let mut request = self.request(ReceiverStream::new(receiver));
+            // A member that has lost the others would otherwise go on saying that nothing happens.
+            let yes = MetadataValue::from_static("true");
+            request.metadata_mut().insert("hasleader", yes);
             async move {
                 let response = grpc
                     .streaming(request, PathAndQuery::from_static(path), Codec::default())
@@ -445,7 +448,9 @@ fn refusal(status: &Status) -> Option<Error> {
             Some(Error::Denied(text))
         }
         Code::OutOfRange if text.contains("compacted") => Some(Error::Forgotten(text)),
-        Code::ResourceExhausted => Some(Error::TooBig(text)),
+        Code::OutOfRange if text.contains("too large") => Some(Error::TooBig(text)),
+        // Too many requests, or no space left: answered, and not for what we asked.
+        Code::ResourceExhausted => Some(Error::Unavailable(text)),
         Code::Unavailable
         | Code::DeadlineExceeded
         | Code::Cancelled

@@ -294,16 +294,19 @@ impl Follower {
 
     fn fail(&mut self, error: Error) {
         self.watch = None;
+        let pause = self.backoff.pause();
+        let now = Instant::now();
+        self.retry_at = Some(now + pause);
         if let Error::Forgotten(_) = error {
             // Not a loss: the store is there and only wants to be read anew.
-            info!("{}: {error}; reading everything", self.store.kind());
+            info!(
+                "{}: {error}; everything is read in {pause:?}",
+                self.store.kind()
+            );
             self.resume = None;
             return;
         }
         self.was_lost = true;
-        let pause = self.backoff.pause();
-        let now = Instant::now();
-        self.retry_at = Some(now + pause);
         error!("KV connection error: {error}, retrying in {pause:?}");
         self.status.send_modify(|status| {
             status.error = Some(error);

@@ -130,6 +130,11 @@ impl Server {
         assert!(ended.is_none(), "{self:?} ended:\n{}", self.log());
     }
 
+    /// A file among its data.
+    pub fn data(&self, name: &str) -> PathBuf {
+        self.path("data").join(name)
+    }
+
     /// What it printed.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
@@ -307,10 +312,14 @@ impl Server {
             (Program::Consul | Program::Etcd, Guard::Tls) => {
                 TcpStream::connect(self.endpoint()).is_ok()
             }
-            // An address, once there is a leader.
-            (Program::Consul, _) => self
+            // An address, once there is a leader. What tokens protect is not told to strangers.
+            (Program::Consul, Guard::Token) => self
                 .said("GET /v1/status/leader HTTP/1.0\r\n\r\n")
-                .contains(":"),
+                .contains(':'),
+            // Sessions need the node's own check, which comes a while after the leader.
+            (Program::Consul, _) => self
+                .said("GET /v1/health/node/n HTTP/1.0\r\n\r\n")
+                .contains("serfHealth"),
             (Program::Etcd, _) => self
                 .said("GET /health HTTP/1.0\r\n\r\n")
                 .contains("\"true\""),

@@ -128,9 +128,14 @@ fn etcd_with_users() {
     let server = Server::start(Program::Etcd, Guard::Open);
     let command = |version: &str, words: &[&str]| {
         let url = format!("http://{}", server.endpoint());
+        let patience: &[&str] = match version {
+            "2" => &["--timeout=30s", "--total-timeout=30s"],
+            _ => &["--command-timeout=30s"],
+        };
         let done = Command::new("etcdctl")
             .env("ETCDCTL_API", version)
             .arg(format!("--endpoints={url}"))
+            .args(patience)
             .args(words)
             .output()
             .unwrap();

@@ -5,6 +5,7 @@
 //! Read next: `suite.rs` (what all stores do), `loss.rs` (servers that die, freeze and forget), `access.rs` (TLS, users).
 
 mod access;
+mod bolt;
 mod configuration;
 mod locks;
 mod loss;

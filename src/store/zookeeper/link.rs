@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::wire::{Reader, Writer, code, frame, op, xid};
-use crate::limits::STORE_ANSWER_BYTES_MAX;
+use crate::limits::{STORE_ANSWER_BYTES_MAX, STORE_EVENTS_MAX};
 use crate::store::connect::{Dialer, Endpoint, Stream};
 use crate::store::{Credentials, Error};
 
@@ -30,9 +30,6 @@ const IN_FLIGHT_MAX: usize = 256;
 
 /// Requests that wait for room.
 pub(super) const ORDERS_MAX: usize = 1024;
-
-/// Events of one watch that nobody has taken yet. A watch with more is over.
-const EVENTS_MAX: usize = 10_000;
 
 /// The answer to one request: how far the ensemble had come, and what it says.
 #[derive(Debug)]
@@ -53,7 +50,7 @@ pub(super) struct Order {
 
 /// A channel for the paths of events.
 pub(super) fn events() -> (mpsc::Sender<String>, mpsc::Receiver<String>) {
-    mpsc::channel(EVENTS_MAX)
+    mpsc::channel(STORE_EVENTS_MAX)
 }
 
 /// Who we are to the ensemble.
