@@ -1,6 +1,6 @@
 //! Real key-value stores, started on free ports of loopback with their data in a temporary folder.
 //!
-//! Owns the processes. They end with the tests, however those end. `tests/install-stores` installs what is needed; without
+//! Owns the processes. They end with the tests, however those end. `tests/install-servers` installs what is needed; without
 //! it a test says that it was skipped, and fails where `CI=true`.
 
 use std::fmt;
@@ -80,9 +80,9 @@ pub fn is_installed(program: Program) -> bool {
     }
     assert!(
         std::env::var("CI").as_deref() != Ok("true"),
-        "{path} is missing: tests/install-stores installs it"
+        "{path} is missing: tests/install-servers installs it"
     );
-    eprintln!("SKIPPED: {package} is not installed (tests/install-stores, as root)");
+    eprintln!("SKIPPED: {package} is not installed (tests/install-servers, as root)");
     false
 }
 
