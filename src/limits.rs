@@ -279,6 +279,14 @@ pub const VERDICTS_WRONG_MAX: usize = 1024;
 /// choose how deep we nest.
 pub const STORE_KEY_STEPS_MAX: usize = 32;
 
+/// How often the weights of a backend with `drr` are looked at, at most; and so many pairs of a server and a core, to the
+/// next whole number, add as much again to the time between two looks. Summing costs about 20 ns for a pair.
+pub const REBALANCE_INTERVAL: Duration = Duration::from_millis(100);
+pub const REBALANCE_SERVERS_MAX: usize = 10_000;
+
+/// How old a core's knowledge of the exchanges under way on other cores may be, where a method asks for it.
+pub const LOAD_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
 const _: () = assert!(BUFFER_SMALL_BYTES < BUFFER_LARGE_BYTES);
 const _: () = assert!(HASHES_PER_CLIENT_MAX * 2 <= HASHES_WAITING_MAX);
 const _: () = assert!(

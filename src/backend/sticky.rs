@@ -55,7 +55,7 @@ impl Sticky {
 }
 
 /// The value of the first cookie of this name in a `Cookie` line, without quotes. RFC 6265 4.2.1 and 5.4.
-fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub(super) fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let value = line.split(|byte| *byte == b';').find_map(|pair| {
         let rest = pair.trim_ascii().strip_prefix(name)?;
         rest.strip_prefix(b"=")

@@ -1,8 +1,7 @@
 //! Backends: server URLs, weights, and what of a backend outlives a reload. Spec backends 2 and 3.
 //!
-//! Owns the numbers of upstream addresses (`PoolKey`), which servers may be asked, and the round-robin positions, in
-//! [`Memory`]. Never resolves a name: control does, and brings the addresses.
-//! Read next: `frontend.rs`.
+//! Owns the numbers of upstream addresses (`PoolKey`) in [`Memory`], and there what the parts of a backend keep. Never resolves a name: control does, and brings the addresses.
+//! Read next: `balance.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -11,9 +10,10 @@ use std::sync::Arc;
 
 use super::auth::KnownNonces;
 use super::auth_server::AuthServers;
+use super::balance::{Kept, Written, unknown_method};
 use super::health::{self, Check, Question};
-use super::{Rejection, World, breaker, buffering, sticky};
-use crate::backend::availability::{Availability, Changes};
+use super::{Rejection, Severity, World, breaker, buffering};
+use crate::backend::availability::Availability;
 use crate::backend::breaker::Breaker;
 use crate::backend::ejection::{Ejection, Record, Rule};
 use crate::backend::key::Source;
@@ -53,6 +53,10 @@ pub enum BackendError {
     Ejection(&'static str),
     /// A sentence about `healthCheck`.
     HealthCheck(String),
+    /// What `hash` is to look at.
+    HashBy(String),
+    /// How much more than its share a server may bear, in percent.
+    BalanceFactor(i64),
     /// A sentence about `buffering`.
     Buffering(String),
 }
@@ -66,6 +70,13 @@ impl fmt::Display for BackendError {
             Self::Ejection(why) => f.write_str(why),
             Self::HealthCheck(why) | Self::Breaker(why) => f.write_str(why),
             Self::Buffering(why) => f.write_str(why),
+            Self::HashBy(text) => {
+                write!(f, "loadBalancer.hash: unsupported extractorFunc: '{text}'")
+            }
+            Self::BalanceFactor(factor) => write!(
+                f,
+                "loadBalancer.hash: balanceFactor should be 0 or above 100, not {factor}"
+            ),
             Self::NegativeWeight => f.write_str("Weight should be >= 0"),
         }
     }
@@ -142,7 +153,7 @@ fn is_scheme(text: &str) -> bool {
 }
 
 /// Which server of a backend, and which connections to it, are the same: scheme, host, port.
-type Identity = (String, String, u16);
+pub(super) type Identity = (String, String, u16);
 
 /// What outlives a reload: the numbers of upstream addresses, and balancing positions. Owned by control, one for the
 /// life of the process.
@@ -156,9 +167,8 @@ pub struct Memory {
     pools_renamed: Vec<PoolKey>,
     /// With the generation that no longer has them.
     pools_retired: Vec<(u64, PoolKey)>,
-    shards: HashMap<BackendName, Kept>,
-    /// Which servers may be asked.
-    availability: HashMap<BackendName, Available>,
+    /// Who may be asked, and balancing positions.
+    balancing: HashMap<BackendName, Kept>,
     /// What is under way at backends with `maxConn`.
     under_way: HashMap<BackendName, (Source, Arc<Table>)>,
     breakers: HashMap<BackendName, KeptBreaker>,
@@ -172,21 +182,6 @@ pub struct Memory {
 /// Provider, then name.
 pub(super) type BackendName = (String, String);
 pub(super) type FrontendName = (String, String);
-
-#[derive(Debug)]
-struct Kept {
-    /// What the position depends on: servers in their order, with their weights.
-    servers: Vec<(Identity, u32)>,
-    /// One for each core.
-    shards: Vec<Arc<Shard>>,
-}
-
-/// Which servers of a backend may be asked, for those it has.
-#[derive(Debug, Default)]
-struct Available {
-    changes: Arc<Changes>,
-    servers: HashMap<Identity, Arc<Availability>>,
-}
 
 /// What is known of servers that fail goes on as long as their backend has them.
 #[derive(Debug)]
@@ -270,9 +265,7 @@ impl Memory {
         self.pools_retired
             .extend(retired.iter().map(|key| (generation, *key)));
         retired.append(&mut self.pools_renamed);
-        self.shards.retain(|name, _| used.ids.contains_key(name));
-        self.availability
-            .retain(|name, _| used.ids.contains_key(name));
+        self.balancing.retain(|name, _| used.ids.contains_key(name));
         self.under_way.retain(|name, _| used.ids.contains_key(name));
         self.breakers.retain(|name, _| used.ids.contains_key(name));
         self.ejections.retain(|name, _| used.ids.contains_key(name));
@@ -410,42 +403,9 @@ impl Memory {
         self.rate_limits.retain(|name, _| is_used(name));
     }
 
-    /// The availability of these servers of a backend, in their order. Those it had already keep theirs.
-    fn availability<'a>(
-        &mut self,
-        name: &BackendName,
-        servers: impl Iterator<Item = &'a Identity>,
-    ) -> (Arc<Changes>, Vec<Arc<Availability>>) {
-        let known = self.availability.entry(name.clone()).or_default();
-        let mut before = std::mem::take(&mut known.servers);
-        let mut all = Vec::new();
-        for identity in servers {
-            let one = before
-                .remove(identity)
-                .unwrap_or_else(|| Arc::new(Availability::new(Arc::clone(&known.changes))));
-            known.servers.insert(identity.clone(), Arc::clone(&one));
-            all.push(one);
-        }
-        (Arc::clone(&known.changes), all)
-    }
-
-    /// Each core's position in a backend; an unchanged backend keeps the ones it had.
-    fn shards(&mut self, name: &BackendName, servers: Vec<(Identity, u32)>, cores: usize) {
-        let unchanged = self
-            .shards
-            .get(name)
-            .is_some_and(|kept| kept.servers == servers && kept.shards.len() == cores);
-        if !unchanged {
-            let shards = (0..cores)
-                .map(|core| Arc::new(Shard::new(core, servers.len())))
-                .collect();
-            self.shards.insert(name.clone(), Kept { servers, shards });
-        }
-    }
-
     /// The position of a core in a backend that was compiled before.
     pub(super) fn shard(&self, name: &BackendName, core: usize) -> Arc<Shard> {
-        Arc::clone(&self.shards[name].shards[core])
+        self.balancing[name].shard(core)
     }
 }
 
@@ -498,11 +458,31 @@ impl Backends {
         }
         parsed.retain(|(name, _, _, identity, _)| by_identity[identity] == name.as_str());
 
-        let identities = parsed.iter().map(|(.., identity, _)| identity);
-        let (changes, availability) = memory.availability(name, identities);
+        if let Some(message) = unknown_method(written.load_balancer.as_ref()) {
+            let place = written.load_balancer.as_ref().map(|it| it.place.clone());
+            self.rejections.push(Rejection {
+                place: place.unwrap_or_else(|| written.place.clone()),
+                severity: Severity::Warning,
+                message: format!("Backend {}: {message}", name.1),
+            });
+        }
+        let urls: Vec<&str> = parsed.iter().map(|(_, server, ..)| &*server.url).collect();
+        let weighted = parsed
+            .iter()
+            .map(|(.., identity, weight)| (identity.clone(), *weight));
+        let balancer = memory.balancing.entry(name.clone()).or_default().balancer(
+            Written {
+                backend: &name.1,
+                load_balancer: written.load_balancer.as_ref(),
+                urls: &urls,
+            },
+            weighted.collect(),
+            world.cores.max(1),
+        )?;
+
         let servers = parsed
             .iter()
-            .zip(availability)
+            .zip(&balancer.availability)
             .map(|((name, server, url, identity, _), availability)| {
                 let scheme = match &*url.scheme {
                     _ if url.host.is_empty() => Scheme::Unsupported,
@@ -535,7 +515,7 @@ impl Backends {
                     host: url.host.as_str().into(),
                     addresses,
                     pool: memory.pool(identity),
-                    availability,
+                    availability: Arc::clone(availability),
                 }
             })
             .collect::<Vec<_>>();
@@ -565,43 +545,33 @@ impl Backends {
         let max_conn = memory.max_conn(name, written.max_conn.as_ref())?;
         let buffering = written.buffering.as_ref().map(buffering::compile);
         let buffering = buffering.transpose().map_err(BackendError::Buffering)?;
-        let urls: Vec<&str> = parsed.iter().map(|(_, server, ..)| &*server.url).collect();
-        let sticky = sticky::compile(&name.1, written.load_balancer.as_ref(), &urls);
-        let weights: Box<[u32]> = parsed.iter().map(|(.., weight)| *weight).collect();
-        let definition = parsed
-            .into_iter()
-            .map(|(_, _, _, identity, weight)| (identity, weight))
-            .collect();
-        memory.shards(name, definition, world.cores.max(1));
-
         if let Some(question) = question {
-            let checks = servers.iter().zip(&weights).map(|(server, weight)| Check {
-                backend: name.1.clone(),
-                weight: *weight,
-                availability: Arc::clone(&server.availability),
-                addresses: server.addresses.iter().map(SocketAddr::ip).collect(),
-                question: Question {
-                    server: server.url.clone(),
-                    ..question.clone()
-                },
-            });
+            let checks = servers
+                .iter()
+                .zip(&balancer.weights)
+                .map(|(server, weight)| Check {
+                    backend: name.1.clone(),
+                    weight: *weight,
+                    availability: Arc::clone(&server.availability),
+                    addresses: server.addresses.iter().map(SocketAddr::ip).collect(),
+                    question: Question {
+                        server: server.url.clone(),
+                        ..question.clone()
+                    },
+                });
             self.checks.extend(checks);
         }
 
         let id = u32::try_from(self.compiled.len())
             .expect("a configuration has fewer than 2^32 backends");
-        let shard = memory.shard(name, 0);
         self.compiled.push(Backend {
             name: name.1.clone(),
             servers,
-            weights,
-            changes,
-            sticky,
+            balancer,
             breaker,
             ejection,
             max_conn,
             buffering,
-            shard,
         });
         self.names.push(name.clone());
         Ok(id)

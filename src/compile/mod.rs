@@ -6,6 +6,7 @@
 mod auth;
 mod auth_server;
 pub mod backend;
+mod balance;
 mod breaker;
 mod buffering;
 mod certificate;
@@ -593,7 +594,7 @@ fn spread(first: Snapshot, backends: &Backends, world: &World, memory: &Memory) 
         let first = &snapshots[0];
         let mut copies = first.backends.clone();
         for (backend, name) in copies.iter_mut().zip(&backends.names) {
-            backend.shard = memory.shard(name, core);
+            backend.balancer.shard = memory.shard(name, core);
         }
         snapshots.push(Snapshot {
             generation: first.generation,
@@ -621,9 +622,9 @@ fn spread(first: Snapshot, backends: &Backends, world: &World, memory: &Memory) 
 mod tests {
     use super::*;
     use crate::backend::availability::Why;
-    use crate::backend::balancer::NoServer;
+    use crate::backend::balancer::{Ask, NoServer};
     use crate::backend::breaker::Seen;
-    use crate::backend::{PoolKey, Scheme, ServerId};
+    use crate::backend::{Backend, PoolKey, Scheme, ServerId};
     use crate::frontend::Scratch;
     use crate::frontend::example::Request;
     use crate::frontend::trie::Lookup;
@@ -656,6 +657,16 @@ mod tests {
             backends: BTreeMap::from([("b".to_owned(), backend)]),
             ..Dynamic::default()
         }
+    }
+
+    /// The next choice of a backend.
+    fn next(backend: &Backend) -> Result<ServerId, NoServer> {
+        let ask = Ask {
+            request: &Request::parse("/").head(),
+            client: [127, 0, 0, 1].into(),
+            now: 0,
+        };
+        backend.balancer.choose(&ask, &[]).map(|choice| choice.id)
     }
 
     fn world() -> World {
@@ -1372,7 +1383,7 @@ mod tests {
             ]
         );
         let picks: Vec<u32> = (0..5)
-            .filter_map(|_| backend.next().ok())
+            .filter_map(|_| next(backend).ok())
             .map(|id| id.0)
             .collect();
         assert_eq!(picks, [0, 0, 0, 1, 2], "weights 3, 1, 1");
@@ -1391,17 +1402,17 @@ mod tests {
         let written = with_servers(&[("a", "http://a", Some(0)), ("b", "http://b", None)]);
         let backend = &compiled(&zero, written).snapshots[0].backends[0];
         assert_eq!(
-            (backend.next(), backend.next()),
+            (next(backend), next(backend)),
             (Ok(ServerId(1)), Ok(ServerId(1)))
         );
         let written = with_servers(&[("a", "http://a", Some(0))]);
         assert_eq!(
-            compiled(&zero, written).snapshots[0].backends[0].next(),
+            next(&compiled(&zero, written).snapshots[0].backends[0]),
             Err(NoServer::AllZero)
         );
         let written = with_servers(&[]);
         assert_eq!(
-            compiled(&zero, written).snapshots[0].backends[0].next(),
+            next(&compiled(&zero, written).snapshots[0].backends[0]),
             Err(NoServer::Empty)
         );
     }
@@ -1433,30 +1444,30 @@ mod tests {
         let first = reload(&[a, b], &mut memory);
         assert_eq!((first[0].generation, pools(&first[0])), (1, vec![0, 1]));
         assert_eq!(
-            first[0].backends[0].next(),
+            next(&first[0].backends[0]),
             Ok(ServerId(0)),
             "core 0 begins with the first server"
         );
         assert_eq!(
-            first[1].backends[0].next(),
+            next(&first[1].backends[0]),
             Ok(ServerId(1)),
             "core 1 begins with the second"
         );
 
         let same = reload(&[a, b], &mut memory);
         assert_eq!(
-            same[0].backends[0].next(),
+            next(&same[0].backends[0]),
             Ok(ServerId(1)),
             "an unchanged backend goes on where it was"
         );
         assert!(Arc::ptr_eq(
-            &first[1].backends[0].shard,
-            &same[1].backends[0].shard
+            &first[1].backends[0].balancer.shard,
+            &same[1].backends[0].balancer.shard
         ));
 
         let changed = reload(&[a, c], &mut memory);
         assert_eq!(
-            changed[0].backends[0].next(),
+            next(&changed[0].backends[0]),
             Ok(ServerId(0)),
             "a changed one starts again"
         );
@@ -1509,18 +1520,18 @@ mod tests {
         let away = Arc::clone(&first[1].backends[0].servers[0].availability);
         assert!(away.rule_out(Why::Unhealthy));
         for snapshot in &first {
-            assert_eq!(snapshot.backends[0].next(), Ok(ServerId(1)), "on each core");
+            assert_eq!(next(&snapshot.backends[0]), Ok(ServerId(1)), "on each core");
         }
         let renamed = reload(&[("z", "http://a", Some(7)), b, c]);
-        let next: Vec<_> = (0..3).map(|_| renamed[0].backends[0].next()).collect();
-        assert_eq!(next, [Ok(ServerId(0)), Ok(ServerId(1)), Ok(ServerId(0))]);
+        let three: Vec<_> = (0..3).map(|_| next(&renamed[0].backends[0])).collect();
+        assert_eq!(three, [Ok(ServerId(0)), Ok(ServerId(1)), Ok(ServerId(0))]);
         assert!(away.readmit(Why::Unhealthy), "the check goes on");
-        assert_eq!(renamed[0].backends[0].next(), Ok(ServerId(2)), "weight 7");
+        assert_eq!(next(&renamed[0].backends[0]), Ok(ServerId(2)), "weight 7");
 
         away.rule_out(Why::Unhealthy);
         reload(&[b]);
         let back = reload(&[a, b]);
-        assert_eq!(back[0].backends[0].next(), Ok(ServerId(0)), "a new server");
+        assert_eq!(next(&back[0].backends[0]), Ok(ServerId(0)), "a new server");
     }
 
     #[test]

@@ -62,12 +62,24 @@ options! {
     /// How the next server is chosen.
     pub struct LoadBalancer {
         place;
-        /// `wrr` or `drr` in any case; anything else is `wrr`.
+        /// `wrr` (turns by weight), `drr` (fewer turns for servers that answer worse), or, beyond 1.7, `leastconn` (the least busy for its weight), `p2c` (the less busy of two at random), `hash` (the same client, the same server). In any case; anything else is `wrr`.
         "method" method: String,
+        /// Beyond 1.7: what the method `hash` looks at.
+        "hash" hash: Option<Hash>,
+        /// Beyond 1.7: a server that comes back gets its whole weight only after this long. Go text or seconds.
+        "slowStart" slow_start: Option<Duration>,
         /// Deprecated: use `stickiness`. Its cookie is called `_TRAEFIK_BACKEND`.
         "sticky" sticky: bool,
         /// A cookie that brings a client back to its server.
         "stickiness" stickiness: Option<Stickiness>,
+    }
+
+    /// What decides which server a request belongs to.
+    pub struct Hash {
+        /// `client.ip`, `request.host`, `request.header.<Name>` or `request.cookie.<Name>`. Empty: `client.ip`. A request that has it not is given to the next server.
+        "extractorFunc" extractor_func: String,
+        /// How much of its share of the requests under way a server may bear, in percent and above 100; what is more goes to the next. 0 is no limit.
+        "balanceFactor" balance_factor: i64,
     }
 
     /// The cookie that brings a client back to its server.

@@ -84,11 +84,6 @@ pub(super) const ROWS: &[Row] = &[
             scheme.eq_ignore_ascii_case("h2c")
         },
     },
-    Row {
-        option: "backends.*.loadBalancer.method",
-        instead: "asks for drr, which is not supported yet; wrr is used",
-        needs: |method| method.eq_ignore_ascii_case("drr"),
-    },
     ignored(
         "backends.*.responseForwarding",
         "is not supported yet; what arrives is passed on at once",
@@ -202,7 +197,6 @@ mod tests {
             "[backends.b.servers.s]\nurl = 'H2C://a'\n[backends.b.loadBalancer]\nmethod = 'DRR'\n",
             &[
                 "f:1:21: backends.b.servers.s.url: uses a scheme that is not supported yet; requests for the server fail",
-                "f:3:13: backends.b.loadBalancer.method: asks for drr, which is not supported yet; wrr is used",
             ],
         );
         check(

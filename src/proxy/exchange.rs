@@ -24,10 +24,10 @@ use super::session::Session;
 use super::stream::Stream;
 use super::tunnel;
 use super::upstream::Upstream;
-use crate::backend::balancer::NoServer;
+use crate::backend::balancer::{Ask, Choice, NoServer};
 use crate::backend::buffering::{Attempt, Buffering};
 use crate::backend::limit::{Full, Place};
-use crate::backend::{Backend, Choice, Scheme, Server, ServerId};
+use crate::backend::{Backend, Scheme, Server, ServerId};
 use crate::frontend::Frontend;
 use crate::frontend::error_page::ErrorPage;
 use crate::frontend::middleware::{self, Middleware, Verdict, client_certificate};
@@ -383,7 +383,7 @@ async fn ask(
     core.retries.earn();
     let mut tries = 1;
     let mut tried = Vec::new(); // Holds nothing, and so allocates nothing, unless a try fails.
-    let mut choice = pick(backend, session, &tried)?;
+    let mut choice = pick(backend, client, session, &tried, at)?;
     let mut fresh = false;
     loop {
         let server = backend.server(choice.id);
@@ -413,7 +413,7 @@ async fn ask(
                 }
                 tries += 1;
                 tried.push(choice.id);
-                choice = pick(backend, session, &tried)?;
+                choice = pick(backend, client, session, &tried, at)?;
             }
         }
         core.counters.retries.add(1);
@@ -424,16 +424,23 @@ async fn ask(
 /// The server that is asked: one that was not tried for this request, while there is such a one.
 fn pick<'a>(
     backend: &'a Backend,
+    client: &Client,
     session: &Session,
     tried: &[ServerId],
+    at: Instant,
 ) -> Result<Choice<'a>, Failure> {
-    let cause = match backend.choose(&session.request, tried) {
+    let ask = Ask {
+        request: &session.request,
+        client: client.ip,
+        now: at.nanoseconds(),
+    };
+    let cause = match backend.balancer.choose(&ask, tried) {
         Ok(choice) => match backend.server(choice.id).scheme {
             Scheme::Http | Scheme::Https => return Ok(choice),
             Scheme::Unsupported => Cause::Scheme,
         },
         Err(NoServer::Empty) => Cause::NoServer,
-        Err(NoServer::AllZero | NoServer::AllTried) => Cause::NoWeight,
+        Err(NoServer::AllZero) => Cause::NoWeight,
     };
     Err(Failure {
         side: Side::Proxy,

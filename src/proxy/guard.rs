@@ -53,6 +53,8 @@ fn welcome(backend: &Backend, ejection: &Ejection, at: Instant) {
 /// Tells which status the try at a server came to: its own, or what stands for a failure of it.
 #[inline]
 pub(crate) fn tried(backend: &Backend, id: ServerId, status: u16) {
+    let now = || coarse().nanoseconds();
+    backend.balancer.answered(id, status, now);
     let Some(ejection) = &backend.ejection else {
         return;
     };

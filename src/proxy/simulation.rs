@@ -19,6 +19,7 @@ use crossbeam::channel::{Receiver, bounded, unbounded};
 use super::core::{Core, Neighbour};
 use super::listen;
 use crate::backend::availability::{Availability, Changes, Why};
+use crate::backend::balancer::{Balancer, Method};
 use crate::backend::breaker::{Breaker, Meter, Meters, State};
 use crate::backend::condition::{Comparison, Condition};
 use crate::backend::ejection::{Ejection, Record, Rule};
@@ -559,16 +560,23 @@ impl World {
 /// A configuration with some of the origins, and a frontend for everything.
 fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapshot> {
     let changes = Arc::<Changes>::default();
-    let servers = origins.iter().map(|&origin| Server {
-        name: format!("s{origin}"),
-        url: format!("http://{}", origin_address(origin)),
-        scheme: Scheme::Http,
-        authority: origin_address(origin).to_string().into_bytes().into(),
-        host: origin_address(origin).ip().to_string().into(),
-        addresses: vec![origin_address(origin)],
-        pool: pool(origin),
-        availability: Arc::new(Availability::new(Arc::clone(&changes))),
-    });
+    let availability: Vec<_> = origins
+        .iter()
+        .map(|_| Arc::new(Availability::new(Arc::clone(&changes))))
+        .collect();
+    let servers = origins
+        .iter()
+        .zip(&availability)
+        .map(|(&origin, availability)| Server {
+            name: format!("s{origin}"),
+            url: format!("http://{}", origin_address(origin)),
+            scheme: Scheme::Http,
+            authority: origin_address(origin).to_string().into_bytes().into(),
+            host: origin_address(origin).ip().to_string().into(),
+            addresses: vec![origin_address(origin)],
+            pool: pool(origin),
+            availability: Arc::clone(availability),
+        });
     Box::new(Snapshot {
         generation,
         tries: vec![Trie::new(vec![Entry {
@@ -588,10 +596,15 @@ fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapsh
         backends: vec![Backend {
             name: "origins".to_owned(),
             servers: servers.collect(),
-            weights: vec![1; origins.len()].into(),
-            shard: Arc::new(Shard::new(0, origins.len())),
-            changes,
-            sticky: None,
+            balancer: Balancer {
+                method: Method::RoundRobin,
+                weights: vec![1; origins.len()].into(),
+                availability: availability.into(),
+                changes,
+                slow_start: None,
+                sticky: None,
+                shard: Arc::new(Shard::new(0, origins.len(), false, false)),
+            },
             breaker: None,
             ejection: None,
             max_conn: None,

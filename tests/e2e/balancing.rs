@@ -1,6 +1,6 @@
-//! Which server is asked next: the sequences of weighted round robin, exact on one core.
+//! Which server is asked next: the sequences of weighted round robin, exact on one core, and the other methods.
 
-use crate::harness::{Coreway, Origin, Start};
+use crate::harness::{Coreway, Gate, Origin, Start, answer, eventually};
 
 const NAMES: [&str; 3] = ["A", "B", "C"];
 
@@ -118,4 +118,134 @@ fn with_retry_the_next_server_is_asked() {
         );
     }
     assert_eq!(origins[0].last().text(), "hi");
+}
+
+/// A backend with these servers, and these lines of its load balancer.
+fn with_method(origins: &[Origin], lines: &str) -> String {
+    rules(origins, &vec![None; origins.len()]) + "[backends.b.loadBalancer]\n" + lines + "\n"
+}
+
+#[test]
+fn the_least_busy_server_is_asked() {
+    let gate = Gate::default();
+    let slow = {
+        let gate = gate.clone();
+        Origin::new(move |request| {
+            if request.head.target() == "/slow" {
+                gate.wait();
+            }
+            answer(200, "A")
+        })
+    };
+    let origins = [slow, Origin::text("B")];
+    let coreway = Start::new()
+        .cores(1)
+        .serve(&with_method(&origins, "method = \"LeastConn\""));
+    let mut client = coreway.client();
+    let turns: String = (0..4).map(|_| client.get("/").text()).collect();
+    assert_eq!(turns, "ABAB", "as long as nobody is busy");
+    let mut busy = coreway.client();
+    busy.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the slow one is busy", || {
+        origins[0].targets().iter().any(|target| target == "/slow")
+    });
+    for _ in 0..5 {
+        assert_eq!(client.get("/").text(), "B");
+    }
+    gate.open();
+    assert_eq!(busy.response().text(), "A");
+    let turns: String = (0..4).map(|_| client.get("/").text()).collect();
+    assert_eq!(turns.matches('A').count(), 2, "{turns}");
+}
+
+#[test]
+fn of_two_the_less_busy_one() {
+    let origins: Vec<_> = NAMES.iter().map(|name| Origin::text(name)).collect();
+    let coreway = Coreway::serve(&with_method(&origins, "method = \"p2c\""));
+    let mut client = coreway.client();
+    for _ in 0..300 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    for origin in &origins {
+        let count = origin.requests().len();
+        assert!((50..150).contains(&count), "{count}");
+    }
+}
+
+#[test]
+fn what_has_one_hash_has_one_server() {
+    let origins: Vec<_> = NAMES.iter().map(|name| Origin::text(name)).collect();
+    let ask = |coreway: &Coreway, field: &str, key: usize| {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{field}{key}\r\n\r\n");
+        coreway.exchange(request).text()
+    };
+    let homes = |coreway: &Coreway, field: &str| -> String {
+        (0..12).map(|key| ask(coreway, field, key)).collect()
+    };
+    let hash = |extractor: &str| {
+        format!(
+            "method = \"hash\"\n[backends.b.loadBalancer.hash]\nextractorFunc = \"{extractor}\""
+        )
+    };
+    let by_field = with_method(&origins, &hash("request.header.X-Key"));
+    let coreway = Coreway::serve(&by_field);
+    let before = homes(&coreway, "X-Key: ");
+    assert_eq!(homes(&coreway, "x-key: "), before, "on every core");
+    assert!(NAMES.iter().all(|name| before.contains(name)), "{before}");
+    let again = Coreway::serve(&by_field);
+    assert_eq!(homes(&again, "X-Key: "), before, "and by every process");
+
+    let two = with_method(&origins[..2], &hash("request.header.X-Key"));
+    coreway.reload(&two);
+    for (before, after) in before.chars().zip(homes(&coreway, "X-Key: ").chars()) {
+        assert!(before == 'C' || before == after, "only the keys of C move");
+    }
+
+    coreway.reload(&with_method(&origins, &hash("request.cookie.id")));
+    assert_eq!(homes(&coreway, "Cookie: a=b; id="), before, "the same text");
+    coreway.reload(&with_method(&origins, &hash("client.ip")));
+    let home = ask(&coreway, "X-Key: ", 0);
+    assert!((0..5).all(|key| ask(&coreway, "X-Key: ", key) == home));
+}
+
+#[test]
+fn a_hash_of_nothing_takes_the_frontend_out() {
+    let origins = [Origin::text("A")];
+    let check = |lines: &str, message: &str| {
+        let lines = format!("method = \"hash\"\n[backends.b.loadBalancer.hash]\n{lines}");
+        let coreway = Coreway::serve(&with_method(&origins, &lines));
+        assert_eq!(coreway.get("/").status, 404);
+        coreway.await_log(message);
+    };
+    check(
+        "extractorFunc = \"request.cookie.\"",
+        "loadBalancer.hash: unsupported extractorFunc: 'request.cookie.'",
+    );
+    check(
+        "balanceFactor = 100",
+        "loadBalancer.hash: balanceFactor should be 0 or above 100, not 100",
+    );
+}
+
+#[test]
+fn a_method_that_is_none_is_wrr() {
+    let origins: Vec<_> = NAMES.iter().map(|name| Origin::text(name)).collect();
+    let rules = with_method(&origins, "method = \"zzz\"");
+    let coreway = Start::new().cores(1).serve(&rules);
+    let mut client = coreway.client();
+    let order: String = (0..6).map(|_| client.get("/").text()).collect();
+    assert_eq!(order, "ABCABC");
+    coreway.await_log("invalid load-balancing method 'zzz', using wrr");
+}
+
+#[test]
+fn every_method_serves_before_it_knows_anything() {
+    let origins: Vec<_> = NAMES.iter().map(|name| Origin::text(name)).collect();
+    for method in ["WRR", "DRR", "LEASTCONN", "P2C", "HASH"] {
+        let lines = format!("method = \"{method}\"\nslowStart = \"10s\"");
+        let coreway = Coreway::serve(&with_method(&origins, &lines));
+        for _ in 0..6 {
+            assert_eq!(coreway.get("/").status, 200, "{method}");
+        }
+    }
 }
