@@ -152,6 +152,31 @@ pub const DESCRIPTORS_WAIT: Duration = Duration::from_millis(100);
 /// Lifetime of an idle upstream connection (spec backends 11).
 pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// Connections of HTTP/2 to one server address that a core may have. With the fewest streams that a server can allow each,
+/// one, this is how many exchanges may be under way; those beyond wait in line.
+pub const LINKS_MAX: usize = 64;
+
+/// Streams on one such connection, where its server allows more. A connection that breaks fails all of them.
+pub const LINK_STREAMS_MAX: usize = 128;
+
+/// Bytes of an answer that a server may send on one stream before the client has taken the first of them.
+pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// The same for all streams of a connection together: so many that clients which take nothing stall their own streams
+/// only. What they can make a server fill is the memory of this, for each connection.
+#[allow(clippy::cast_possible_truncation, reason = "a small number")]
+pub const LINK_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * LINK_STREAMS_MAX as u32;
+
+/// Bytes of the fields of one answer over HTTP/2, 32 added for each. Over it: 502.
+pub const LINK_HEADERS_BYTES_MAX: u32 = 256 * 1024;
+
+/// A server of which something was asked, and from which nothing has come on the connection for this long, is asked whether
+/// it is there, and is not if it says nothing for [`LINK_PING_WAIT`]. Not more often than [`LINK_PING_INTERVAL`]: some
+/// servers close connections on which they are asked more often than every five minutes.
+pub const LINK_QUIET: Duration = Duration::from_secs(15);
+pub const LINK_PING_WAIT: Duration = Duration::from_secs(15);
+pub const LINK_PING_INTERVAL: Duration = Duration::from_secs(310);
+
 /// Bytes of one compiled regular expression. `(a{1000}){1000}` would otherwise take gigabytes.
 pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
 

@@ -41,8 +41,10 @@ pub struct PoolKey(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
     Http,
-    /// HTTP/1.1 over TLS.
+    /// HTTP/2 or HTTP/1.1 over TLS, as its server chooses.
     Https,
+    /// HTTP/2 without TLS, begun without asking.
+    H2c,
     /// Accepted at load and answered per request as spec backends 2.1 says.
     Unsupported,
 }

@@ -488,6 +488,7 @@ impl Backends {
                     _ if url.host.is_empty() => Scheme::Unsupported,
                     "http" => Scheme::Http,
                     "https" => Scheme::Https,
+                    "h2c" => Scheme::H2c,
                     _ => Scheme::Unsupported,
                 };
                 let addresses = match url.address() {

@@ -53,7 +53,8 @@ options! {
     /// One address of a backend.
     pub struct Server {
         place;
-        /// `scheme://host:port`; a path is ignored.
+        /// `scheme://host:port`; a path is ignored. `http`; `https`, where the server chooses between HTTP/2 and HTTP/1.1; or
+        /// `h2c`, HTTP/2 without TLS.
         "url" url: String,
         /// Share of the requests. Left out: 1. An explicit 0 is 1 unless `allowMinWeightZero`.
         "weight" weight: Option<i64>,

@@ -6,7 +6,7 @@
 
 use super::dynamic::Dynamic;
 use super::global::Global;
-use super::option::{Show, Value};
+use super::option::Value;
 use super::units::{Diagnostic, Place};
 
 /// One option, or a section with all that is in it.
@@ -15,16 +15,10 @@ pub(super) struct Row {
     pub(super) option: &'static str,
     /// What happens instead: the rest of a sentence that begins with the option.
     pub(super) instead: &'static str,
-    /// Whether a value needs the feature; most features are needed by any value.
-    needs: fn(&str) -> bool,
 }
 
 const fn ignored(option: &'static str, instead: &'static str) -> Row {
-    Row {
-        option,
-        instead,
-        needs: |_| true,
-    }
+    Row { option, instead }
 }
 
 const NOT_PROVIDED: &str = "is a provider that Coreway does not have; the section has no effect";
@@ -76,14 +70,6 @@ pub(super) const ROWS: &[Row] = &[
         "is not supported; servers are shown no certificate",
     ),
     // Backends and certificates.
-    Row {
-        option: "backends.*.servers.*.url",
-        instead: "uses a scheme that is not supported yet; requests for the server fail",
-        needs: |url| {
-            let scheme = url.split("://").next().unwrap_or_default();
-            scheme.eq_ignore_ascii_case("h2c")
-        },
-    },
     ignored(
         "backends.*.responseForwarding",
         "is not supported yet; what arrives is passed on at once",
@@ -101,38 +87,34 @@ pub fn unsupported_dynamic(dynamic: &Dynamic) -> Vec<Diagnostic> {
 }
 
 fn warnings(section: &impl Value) -> Vec<Diagnostic> {
-    // For each row that something in the section needs: the first place, and how many there are.
+    // For each row that something in the section sets: the first place, and how many there are.
     let mut found: Vec<(&'static Row, Diagnostic, usize)> = Vec::new();
-    section.visit(
-        &mut Vec::new(),
-        &Place::Default,
-        &mut |path, place, value| {
-            for row in rows(path, value) {
-                match found
-                    .iter_mut()
-                    .find(|(other, ..)| other.option == row.option)
-                {
-                    Some((.., times)) => *times += 1,
-                    None => {
-                        let path = path
-                            .iter()
-                            .map(|name| super::units::segment(name))
-                            .collect::<Vec<_>>()
-                            .join(".");
-                        let message = format!("{path}: {}", row.instead);
-                        found.push((
-                            row,
-                            Diagnostic {
-                                place: place.clone(),
-                                message,
-                            },
-                            1,
-                        ));
-                    }
+    section.visit(&mut Vec::new(), &Place::Default, &mut |path, place, _| {
+        for row in rows(path) {
+            match found
+                .iter_mut()
+                .find(|(other, ..)| other.option == row.option)
+            {
+                Some((.., times)) => *times += 1,
+                None => {
+                    let path = path
+                        .iter()
+                        .map(|name| super::units::segment(name))
+                        .collect::<Vec<_>>()
+                        .join(".");
+                    let message = format!("{path}: {}", row.instead);
+                    found.push((
+                        row,
+                        Diagnostic {
+                            place: place.clone(),
+                            message,
+                        },
+                        1,
+                    ));
                 }
             }
-        },
-    );
+        }
+    });
     let mut warnings = Vec::with_capacity(found.len());
     for (_, mut warning, times) in found {
         if times > 1 {
@@ -145,7 +127,7 @@ fn warnings(section: &impl Value) -> Vec<Diagnostic> {
     warnings
 }
 
-fn rows(path: &[&str], value: &dyn Show) -> impl Iterator<Item = &'static Row> {
+fn rows(path: &[&str]) -> impl Iterator<Item = &'static Row> {
     ROWS.iter().filter(move |row| {
         let mut steps = row.option.split('.');
         path.iter().all(|name| {
@@ -153,7 +135,6 @@ fn rows(path: &[&str], value: &dyn Show) -> impl Iterator<Item = &'static Row> {
                 .next()
                 .is_some_and(|step| step == "*" || step == *name)
         }) && steps.next().is_none()
-            && (row.needs)(&value.show())
     })
 }
 
@@ -195,9 +176,7 @@ mod tests {
         );
         check(
             "[backends.b.servers.s]\nurl = 'H2C://a'\n[backends.b.loadBalancer]\nmethod = 'DRR'\n",
-            &[
-                "f:1:21: backends.b.servers.s.url: uses a scheme that is not supported yet; requests for the server fail",
-            ],
+            &[],
         );
         check(
             "[frontends.f]\npassTLSCert = true\n[frontends.'g.h']\npassTLSCert = true\n[frontends.i]\npassTLSCert = true\n",

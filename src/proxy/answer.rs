@@ -6,7 +6,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -18,8 +18,9 @@ use super::failure::{Cause, Failure, Retry, Side, Stage};
 use super::forward::{self, ToClient};
 use super::held::{Held, NotHeld};
 use super::page::Instead;
+use super::shared::Arrived;
 use super::stream::Stream;
-use super::upstream::Upstream;
+use super::upstream::Lane;
 use crate::backend::buffering::{Attempt, Bounds, Buffering};
 use crate::frontend::{Frontend, Scratch};
 use crate::http::body::{BodyReader, Framing};
@@ -30,9 +31,8 @@ use crate::limits::{
     BUFFER_LARGE_BYTES, BUFFER_SMALL_BYTES, CLIENT_CHECK_INTERVAL, CONTINUE_WAIT, HEAD_BYTES_MAX,
     INTERIM_ANSWERS_MAX, SEND_STALL_TIMEOUT,
 };
-use crate::reactor::{Buffer, Peer, Room, Timer};
+use crate::reactor::{Buffer, Peer, Room, Timer, limit};
 use crate::reactor::{Instant, coarse};
-use std::net::Shutdown;
 
 const _: () = assert!(CLIENT_CHECK_INTERVAL.as_millis() <= CONTINUE_WAIT.as_millis());
 
@@ -73,17 +73,20 @@ pub(crate) enum End {
     Tunnel { first: Buffer },
 }
 
-/// Relays the answer of `upstream`.
+/// Relays the answer that comes on `lane`.
 ///
 /// # Errors
 /// Nothing was sent to the client yet, except interim answers: it can be told, or the request tried again.
 pub(crate) async fn relay(
     core: &Core,
     client: &Client,
-    upstream: &mut Upstream,
+    lane: &mut Lane,
     answering: &mut Answering<'_>,
 ) -> Result<End, Failure> {
-    let (mut piece, mut response) = head(core, client, upstream, answering).await?;
+    let (mut piece, mut response) = match lane {
+        Lane::Own(_) => head(core, client, lane, answering).await?,
+        Lane::Shared(_) => Box::pin(shared_head(core, client, lane, answering)).await?,
+    };
     answering.upload.answered();
     let stream = client.transport.stream();
     let mut out = match stream {
@@ -132,7 +135,7 @@ pub(crate) async fn relay(
             let holding = hold(
                 core,
                 client,
-                upstream,
+                lane,
                 answering,
                 buffering.answer,
                 piece,
@@ -226,21 +229,19 @@ pub(crate) async fn relay(
                 .is_some_and(|left| left > BUFFER_SMALL_BYTES as u64)
         {
             let is_few = stream.is_none_or(Stream::is_one_of_few);
-            upstream
-                .incoming
-                .set_room(if is_few { Room::Large } else { Room::Small });
+            lane.set_room(if is_few { Room::Large } else { Room::Small });
         }
         if core.settings.timeouts.write.is_none() {
             client.timer.set(coarse() + SEND_STALL_TIMEOUT);
         }
         passed += data as u64;
         let arrived = match &held {
-            None => next(core, client, upstream, answering, None).await,
+            None => next(core, client, lane, answering, None).await,
             Some(held) => Box::pin(held.read(passed)).await.map_err(lost),
         };
         piece = match arrived {
             Ok(piece) if piece.is_empty() => {
-                if reader.end_of_stream().is_err() {
+                if reader.end_of_stream().is_err() || lane.trailers(answering.trailers).is_err() {
                     tracing::warn!("server closed before its answer was complete");
                     return Ok(cut(client, &to_client));
                 }
@@ -340,7 +341,7 @@ async fn pass_on(
 async fn hold(
     core: &Core,
     client: &Client,
-    upstream: &mut Upstream,
+    lane: &mut Lane,
     answering: &mut Answering<'_>,
     bounds: Bounds,
     piece: &mut Buffer,
@@ -369,7 +370,7 @@ async fn hold(
         if decoded.finished {
             break;
         }
-        arrived = next(core, client, upstream, answering, None).await?;
+        arrived = next(core, client, lane, answering, None).await?;
         if arrived.is_empty() {
             reader.end_of_stream().map_err(|_| failed(Cause::Closed))?;
             response.persistent = false;
@@ -420,29 +421,16 @@ fn cut(client: &Client, to_client: &ToClient) -> End {
 async fn head(
     core: &Core,
     client: &Client,
-    upstream: &mut Upstream,
+    lane: &mut Lane,
     answering: &mut Answering<'_>,
 ) -> Result<(Buffer, Response), Failure> {
-    let deadline = core
-        .settings
-        .timeouts
-        .response_header
-        .map(|limit| coarse() + limit);
-    if let Some(deadline) = deadline {
-        answering
-            .watch
-            .set(deadline.min(answering.at + CLIENT_CHECK_INTERVAL));
-    }
+    let deadline = head_deadline(core, answering);
     let asked = Asked {
         head: answering.head.method() == b"HEAD",
         upgrade: answering.request.upgrade != Upgrade::None,
     };
     let malformed = |error| Failure::server(Stage::Answer, Retry::Never, Cause::Malformed(error));
-    let mut retry = if upstream.reused {
-        Retry::Stale
-    } else {
-        Retry::Never
-    };
+    let mut retry = lane.retry();
     let mut scan = Scan::default();
     let mut interim = 0;
     let mut buffer = Buffer::empty();
@@ -461,7 +449,7 @@ async fn head(
                 forward_interim(client, answering).await?;
             }
             None => {
-                let more = next(core, client, upstream, answering, deadline)
+                let more = next(core, client, lane, answering, deadline)
                     .await
                     .map_err(|failure| Failure { retry, ..failure })?;
                 if more.is_empty() {
@@ -478,6 +466,63 @@ async fn head(
             }
         }
     }
+}
+
+/// As [`head`], of an answer in frames. What came behind it is the whole body if the framing has a length.
+async fn shared_head(
+    core: &Core,
+    client: &Client,
+    lane: &mut Lane,
+    answering: &mut Answering<'_>,
+) -> Result<(Buffer, Response), Failure> {
+    let deadline = head_deadline(core, answering);
+    let to_head = answering.head.method() == b"HEAD";
+    let mut interim = 0;
+    loop {
+        let Lane::Shared(stream) = lane else {
+            unreachable!("asked for a stream only");
+        };
+        let arrived = {
+            let mut arriving =
+                poll_fn(|context| stream.poll_head(to_head, answering.answer, context));
+            let mut arrived = limit(answering.watch, Pin::new(&mut arriving));
+            match client.transport.stream() {
+                None => arrived.await,
+                Some(stream) => unless_gone(stream, Pin::new(&mut arrived)).await,
+            }
+        };
+        match arrived {
+            None => look(core, client, lane, answering, deadline).await?,
+            Some(Err(failure)) => return Err(failure),
+            Some(Ok(Arrived::Interim)) => {
+                interim += 1;
+                if interim > INTERIM_ANSWERS_MAX {
+                    return Err(Failure::server(Stage::Answer, Retry::Never, Cause::Closed));
+                }
+                forward_interim(client, answering).await?;
+            }
+            Some(Ok(Arrived::Final(mut response))) => {
+                let piece = stream.take_arrived().await;
+                if response.framing == Framing::UntilClose && stream.has_ended() {
+                    // A short answer is here as a whole: it needs no chunks.
+                    let length = piece.len() as u64;
+                    response.framing = Framing::Length(length);
+                    response.content_length = Some(length);
+                }
+                return Ok((piece, response));
+            }
+        }
+    }
+}
+
+/// When the head must be here. Sets the first look accordingly.
+fn head_deadline(core: &Core, answering: &Answering<'_>) -> Option<Instant> {
+    let limit = core.settings.timeouts.response_header?;
+    let deadline = coarse() + limit;
+    answering
+        .watch
+        .set(deadline.min(answering.at + CLIENT_CHECK_INTERVAL));
+    Some(deadline)
 }
 
 /// Passes a 1xx on. A `100` only to a client that waits for one; none to HTTP/1.0, which knows no interim answers.
@@ -529,65 +574,81 @@ fn client_gone() -> Failure {
 async fn next(
     core: &Core,
     client: &Client,
-    upstream: &mut Upstream,
+    lane: &mut Lane,
     answering: &Answering<'_>,
     deadline: Option<Instant>,
 ) -> Result<Buffer, Failure> {
-    let write_deadline = core
-        .settings
-        .timeouts
-        .write
-        .map(|limit| answering.at + limit);
     loop {
         let received = match client.transport.stream() {
-            None => upstream.next(answering.watch).await,
-            Some(stream) => {
-                let mut next = pin!(upstream.next(answering.watch));
-                // That it was reset is known at once: no need to look.
-                poll_fn(|context| match stream.poll_gone(context) {
-                    Poll::Ready(()) => Poll::Ready(None),
-                    Poll::Pending => next.as_mut().poll(context),
-                })
-                .await
-            }
+            None => lane.next(answering.watch).await,
+            Some(stream) => unless_gone(stream, pin!(lane.next(answering.watch))).await,
         };
         if let Some(result) = received {
             return result
                 .map_err(|error: io::Error| Failure::io(Stage::Answer, Retry::Never, error));
         }
-        let at = coarse();
-        if deadline.is_some_and(|deadline| at >= deadline) {
-            upstream.transport.shutdown(Shutdown::Both);
-            return Err(Failure::server(
-                Stage::Answer,
-                Retry::Never,
-                Cause::TimedOut,
-            ));
-        }
-        if write_deadline.is_some_and(|deadline| at >= deadline) {
-            upstream.transport.shutdown(Shutdown::Both);
+        look(core, client, lane, answering, deadline).await?;
+    }
+}
+
+/// Waits, or ends with `None` once a client has reset its stream: no need to look for that.
+async fn unless_gone<T>(
+    stream: &Stream,
+    mut wait: Pin<&mut impl Future<Output = Option<T>>>,
+) -> Option<T> {
+    poll_fn(|context| match stream.poll_gone(context) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => wait.as_mut().poll(context),
+    })
+    .await
+}
+
+/// One look at what a wait for the server has to end for, and when the next one is due.
+async fn look(
+    core: &Core,
+    client: &Client,
+    lane: &Lane,
+    answering: &Answering<'_>,
+    deadline: Option<Instant>,
+) -> Result<(), Failure> {
+    let write_deadline = core
+        .settings
+        .timeouts
+        .write
+        .map(|limit| answering.at + limit);
+    let at = coarse();
+    if deadline.is_some_and(|deadline| at >= deadline) {
+        lane.sever();
+        return Err(Failure::server(
+            Stage::Answer,
+            Retry::Never,
+            Cause::TimedOut,
+        ));
+    }
+    if write_deadline.is_some_and(|deadline| at >= deadline) {
+        lane.sever();
+        return Err(client_gone());
+    }
+    match client.transport.peer() {
+        Peer::Present => {}
+        // It may wait with its sending side closed, or have left: ask its kernel, without a byte on the wire that
+        // the client could see. If nobody is there, the next look says `Gone`.
+        Peer::HalfClosed => client.transport.probe_peer(),
+        Peer::Gone => {
+            lane.sever();
             return Err(client_gone());
         }
-        match client.transport.peer() {
-            Peer::Present => {}
-            // It may wait with its sending side closed, or have left: ask its kernel, without a byte on the wire that
-            // the client could see. If nobody is there, the next look says `Gone`.
-            Peer::HalfClosed => client.transport.probe_peer(),
-            Peer::Gone => {
-                upstream.transport.shutdown(Shutdown::Both);
-                return Err(client_gone());
-            }
-        }
-        if answering.upload.awaits_continue() && at >= answering.at + CONTINUE_WAIT {
-            go_on(client, answering.upload).await?;
-        }
-        let look = at + CLIENT_CHECK_INTERVAL;
-        let due = [deadline, write_deadline]
-            .into_iter()
-            .flatten()
-            .fold(look, Instant::min);
-        answering.watch.set(due);
     }
+    if answering.upload.awaits_continue() && at >= answering.at + CONTINUE_WAIT {
+        go_on(client, answering.upload).await?;
+    }
+    let look = at + CLIENT_CHECK_INTERVAL;
+    let due = [deadline, write_deadline]
+        .into_iter()
+        .flatten()
+        .fold(look, Instant::min);
+    answering.watch.set(due);
+    Ok(())
 }
 
 const _: () = assert!(BUFFER_LARGE_BYTES >= 2 * BUFFER_SMALL_BYTES);
@@ -595,7 +656,8 @@ const _: () = assert!(SEND_STALL_TIMEOUT.as_secs() > Duration::from_secs(10).as_
 
 impl ToClient {
     fn of(version: Version, response: &Response, persistent: bool) -> Self {
-        let no_end = matches!(response.framing, Framing::Chunked | Framing::UntilClose);
+        let no_end = matches!(response.framing, Framing::Chunked | Framing::UntilClose)
+            && response.content_length.is_none();
         // HTTP/2 needs neither: its frames say where a body ends.
         let chunked = no_end && version == Version::Http11;
         let close_delimited = no_end && version == Version::Http10;

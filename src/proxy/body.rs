@@ -15,7 +15,7 @@ use super::core::Core;
 use super::failure::{Cause, Failure, Retry, Side, Stage};
 use super::held::{Held, NotHeld};
 use super::session::Session;
-use super::transport::Transport;
+use super::upstream::Outgoing;
 use crate::backend::buffering::Bounds;
 use crate::http::Head;
 use crate::http::body::{BodyReader, Framing};
@@ -129,7 +129,7 @@ pub(crate) struct Sending<'a> {
 pub(crate) async fn upload(
     core: &Core,
     client: &Client,
-    server: &Transport,
+    server: &Outgoing,
     sending: Sending<'_>,
     upload: &Upload,
     at: Instant,
@@ -150,10 +150,21 @@ pub(crate) async fn upload(
     let timer = sending.timer;
     let mut out: Vec<Buffer> = Vec::with_capacity(2);
     let mut arriving = Arriving::new(core, client, sending, at);
+    arriving.may_rest = matches!(server, Outgoing::Shared(_));
     while !arriving.is_whole() {
         let buffer = match arriving.next().await {
             Ok(buffer) => buffer,
             Err(end) => return end,
+        };
+        timer.set(coarse() + BODY_STALL_TIMEOUT);
+        let transport = match server {
+            Outgoing::Own(transport) => transport,
+            Outgoing::Shared(stream) => {
+                if Box::pin(stream.send(buffer, timer)).await.is_err() {
+                    return UploadEnd::ServerGone;
+                }
+                continue;
+            }
         };
         if chunked {
             let mut frame = Buffer::take(Room::Small);
@@ -165,16 +176,20 @@ pub(crate) async fn upload(
         } else {
             out.push(buffer);
         }
-        timer.set(coarse() + BODY_STALL_TIMEOUT);
-        if server.send_all(&mut out, timer).await.is_err() {
+        if transport.send_all(&mut out, timer).await.is_err() {
             return UploadEnd::ServerGone;
         }
     }
-    UploadEnd::Done
+    match server {
+        Outgoing::Shared(stream) if stream.finish(arriving.trailers).is_err() => {
+            UploadEnd::ServerGone
+        }
+        Outgoing::Shared(_) | Outgoing::Own(_) => UploadEnd::Done,
+    }
 }
 
 /// Sends a body that is held.
-async fn send_held(server: &Transport, held: &Held, timer: &Timer) -> UploadEnd {
+async fn send_held(server: &Outgoing, held: &Held, timer: &Timer) -> UploadEnd {
     let mut sent = 0;
     while sent < held.len() {
         let Ok(piece) = held.read(sent).await else {
@@ -182,11 +197,20 @@ async fn send_held(server: &Transport, held: &Held, timer: &Timer) -> UploadEnd 
         };
         sent += piece.len() as u64;
         timer.set(coarse() + BODY_STALL_TIMEOUT);
-        if server.send(piece, timer).await.is_err() {
+        let passed = match server {
+            Outgoing::Own(transport) => transport.send(piece, timer).await,
+            Outgoing::Shared(stream) => Box::pin(stream.send(piece, timer)).await,
+        };
+        if passed.is_err() {
             return UploadEnd::ServerGone;
         }
     }
-    UploadEnd::Done
+    match server {
+        Outgoing::Shared(stream) if stream.finish(&Head::default()).is_err() => {
+            UploadEnd::ServerGone
+        }
+        Outgoing::Shared(_) | Outgoing::Own(_) => UploadEnd::Done,
+    }
 }
 
 /// Takes a request's body in whole, before anybody is asked.
@@ -257,6 +281,8 @@ pub(crate) struct Arriving<'a> {
     timer: &'a Timer,
     /// Of the whole body, if it has one.
     deadline: Option<Instant>,
+    /// Over HTTP/2 it may say nothing for as long as it likes: a call of gRPC does, and holds but a stream on either side.
+    may_rest: bool,
     reader: BodyReader,
     room: Room,
 }
@@ -278,6 +304,7 @@ impl<'a> Arriving<'a> {
             trailers,
             timer,
             deadline: core.settings.timeouts.read.map(|limit| at + limit),
+            may_rest: false,
             reader: BodyReader::new(match framing {
                 // No chunks arrive over HTTP/2: its frames say where a body ends.
                 Framing::Chunked if client.transport.stream().is_some() => Framing::UntilClose,
@@ -320,9 +347,15 @@ impl<'a> Arriving<'a> {
     }
 
     async fn receive(&mut self) -> Result<Buffer, UploadEnd> {
-        let limit = || coarse() + BODY_STALL_TIMEOUT;
-        self.timer.set(self.deadline.unwrap_or_else(limit));
         let transport = &self.client.transport;
+        let limit = || {
+            if self.may_rest && transport.stream().is_some() {
+                Instant::NEVER
+            } else {
+                coarse() + BODY_STALL_TIMEOUT
+            }
+        };
+        self.timer.set(self.deadline.unwrap_or_else(limit));
         match transport.recv(self.room, self.timer).await {
             Ok(buffer) if buffer.is_empty() => {
                 let stream = transport.stream().ok_or(UploadEnd::ClientGone)?;

@@ -23,7 +23,7 @@ use super::reply::{self, Answer, Manner};
 use super::session::Session;
 use super::stream::Stream;
 use super::tunnel;
-use super::upstream::Upstream;
+use super::upstream::{Lane, Upstream};
 use crate::backend::balancer::{Ask, Choice, NoServer};
 use crate::backend::buffering::{Attempt, Buffering};
 use crate::backend::limit::{Full, Place};
@@ -39,7 +39,6 @@ use crate::limits::{BODY_INLINE_BYTES, CLIENT_CHECK_INTERVAL, LINGER_TIMEOUT, SE
 use crate::reactor::{Buffer, Room};
 use crate::reactor::{Instant, coarse};
 use crate::snapshot::Snapshot;
-use std::net::Shutdown;
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -402,13 +401,20 @@ async fn ask(
         match failure.retry {
             // Its server closed it while it was kept: that says nothing of the server.
             Retry::Stale if !fresh && idempotent && repeatable(session, request) => fresh = true,
+            // The server did not look at it, so the method does not matter. Another connection, as this one is over.
+            Retry::Unprocessed if !fresh && repeatable(session, request) => fresh = true,
             retry => {
                 if failure.side == Side::Server
                     && let Some(told) = reply::of_failure(&failure)
                 {
                     guard::tried(backend, choice.id, told.status);
                 }
-                if retry != Retry::Safe || tries >= tries_max || !core.retries.spend() {
+                let is_safe = match retry {
+                    Retry::Safe => true,
+                    Retry::Unprocessed => repeatable(session, request),
+                    Retry::Stale | Retry::Never => false,
+                };
+                if !is_safe || tries >= tries_max || !core.retries.spend() {
                     return Err(failure);
                 }
                 tries += 1;
@@ -436,7 +442,7 @@ fn pick<'a>(
     };
     let cause = match backend.balancer.choose(&ask, tried) {
         Ok(choice) => match backend.server(choice.id).scheme {
-            Scheme::Http | Scheme::Https => return Ok(choice),
+            Scheme::Http | Scheme::Https | Scheme::H2c => return Ok(choice),
             Scheme::Unsupported => Cause::Scheme,
         },
         Err(NoServer::Empty) => Cause::NoServer,
@@ -468,9 +474,11 @@ async fn attempt(
     fresh: bool,
     at: Instant,
 ) -> Result<After, Failure> {
-    let mut upstream = core.pools.open(server, fresh, &core.settings).await?;
+    let mut lane = core
+        .pools
+        .lane(server, fresh, upgrade.is_some(), &core.settings)
+        .await?;
     let body = Body::of(request, session);
-    let mut out = Buffer::take(Room::Small);
     let forwarding = Forwarding {
         request,
         pass_host: frontend.pass_host_header,
@@ -480,21 +488,30 @@ async fn attempt(
         is_page: session.instead.is_some(),
         introduction: &session.introduction,
     };
-    forward::request_head(core, client, &session.request, &forwarding, out.vec_mut());
-    if let (Body::Inline(bytes), Some(inbound)) = (body, &session.inbound) {
-        out.extend(&inbound.bytes()[..bytes]);
-    }
     session.watch.set(at + CLIENT_CHECK_INTERVAL);
-    let retry = if upstream.reused {
-        Retry::Stale
-    } else {
-        Retry::Never
+    let inline = match (body, &session.inbound) {
+        (Body::Inline(bytes), Some(inbound)) => &inbound.bytes()[..bytes],
+        _ => &[],
     };
-    upstream
-        .transport
-        .send(out, &client.timer)
-        .await
-        .map_err(|error| Failure::io(Stage::Send, retry, error))?;
+    match &mut lane {
+        Lane::Own(upstream) => {
+            let mut out = Buffer::take(Room::Small);
+            forward::request_head(core, client, &session.request, &forwarding, out.vec_mut());
+            out.extend(inline);
+            upstream
+                .transport
+                .send(out, &client.timer)
+                .await
+                .map_err(|error| Failure::io(Stage::Send, lane.retry(), error))?;
+        }
+        Lane::Shared(stream) => {
+            let scheme = stream.scheme();
+            let head = forward::request_frames(core, client, &session.request, &forwarding, scheme)
+                .ok_or_else(|| Failure::client(Stage::Send, Cause::Unspeakable))?;
+            let ends = !matches!(body, Body::Streamed | Body::Held);
+            stream.begin(head, inline, ends)?;
+        }
+    }
 
     if body != Body::Held {
         session.body_begun = body == Body::Streamed;
@@ -539,7 +556,7 @@ async fn attempt(
         at,
     };
     let end = if streamed {
-        let server_side = Rc::clone(&upstream.transport);
+        let server_side = lane.outgoing();
         let sending = body::Sending {
             framing: request.framing,
             inbound,
@@ -555,7 +572,7 @@ async fn attempt(
             &uploading,
             at
         ));
-        let mut answer_task = pin!(answer::relay(core, client, &mut upstream, &mut answering));
+        let mut answer_task = pin!(answer::relay(core, client, &mut lane, &mut answering));
         // Both go on at once: a server may answer before it has read everything.
         let mut uploaded = None;
         let end = poll_fn(|cx| {
@@ -566,7 +583,7 @@ async fn attempt(
             {
                 if end.is_cut() {
                     // The server must not take what it has for the whole body; the answer's task ends by this.
-                    server_side.shutdown(Shutdown::Both);
+                    server_side.sever();
                 }
                 uploaded = Some(end);
                 *body_ended |= end == UploadEnd::Done;
@@ -580,7 +597,7 @@ async fn attempt(
         .await;
         if uploaded.is_none() {
             // Answered before the body was through: nobody wants the rest.
-            server_side.shutdown(Shutdown::Both);
+            server_side.sever();
             if uploading.started() {
                 upload.set(coarse() + LINGER_TIMEOUT);
                 let _ = upload_task.await;
@@ -616,12 +633,14 @@ async fn attempt(
             }
         }
     } else {
-        answer::relay(core, client, &mut upstream, &mut answering).await
+        answer::relay(core, client, &mut lane, &mut answering).await
     };
     let end = match end {
         Ok(end) => end,
         Err(failure) => {
-            if let Cause::Discarded { whole: true, .. } = failure.cause {
+            if let Cause::Discarded { whole: true, .. } = failure.cause
+                && let Lane::Own(upstream) = lane
+            {
                 keep(core, upstream).await;
             }
             return Err(failure);
@@ -635,7 +654,7 @@ async fn attempt(
             keep_client,
             keep_server,
         } => {
-            if keep_server {
+            if keep_server && let Lane::Own(upstream) = lane {
                 keep(core, upstream).await;
             }
             if keep_client {
@@ -646,7 +665,9 @@ async fn attempt(
         }
         End::Cut => After::Close,
         End::Tunnel { first } => {
-            Box::pin(tunnel::run(client, &mut upstream, inbound.take(), first)).await;
+            if let Lane::Own(upstream) = &mut lane {
+                Box::pin(tunnel::run(client, upstream, inbound.take(), first)).await;
+            }
             After::Close
         }
     })

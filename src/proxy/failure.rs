@@ -36,6 +36,9 @@ pub(crate) enum Stage {
 pub(crate) enum Retry {
     /// No byte of it reached a server: always.
     Safe,
+    /// Its server says, or shows by ending the connection in order, that it has not looked at it: as `Safe` if the
+    /// request can be repeated, and once more for the same server on another connection.
+    Unprocessed,
     /// A kept connection died before its first answer byte: if the request is idempotent and can be repeated.
     Stale,
     Never,
@@ -49,6 +52,8 @@ pub(crate) enum Cause {
     NoWeight,
     /// The server's scheme is not one we speak.
     Scheme,
+    /// HTTP/2 cannot say this request.
+    Unspeakable,
     /// The server's name has no address.
     Unresolved,
     Io(io::Error),
@@ -118,6 +123,30 @@ impl Failure {
     }
 }
 
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoServer => f.write_str("the backend has no server"),
+            Self::NoWeight => f.write_str("every server of the backend has weight 0"),
+            Self::Scheme => f.write_str("the scheme of the server's URL is not supported"),
+            Self::Unspeakable => f.write_str("the request cannot be said in HTTP/2"),
+            Self::Unresolved => f.write_str("the server's name has no address"),
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Tls(error) => write!(f, "TLS: {error}"),
+            Self::TimedOut => f.write_str("timed out"),
+            Self::Closed => f.write_str("connection closed too early"),
+            Self::Malformed(error) => write!(f, "not a valid answer: {error:?}"),
+            Self::Discarded { status, .. } => write!(f, "answered {status}"),
+            Self::BodyTooLong => f.write_str("the body is longer than buffering allows"),
+            Self::AnswerTooLong => f.write_str("the answer is longer than buffering allows"),
+            Self::NotHeld(error) => write!(f, "a body cannot be held: {error}"),
+            Self::ClientGone => f.write_str("the client left"),
+            Self::ClientBody => f.write_str("the body of the request is malformed"),
+            Self::ClientSlow => f.write_str("the body of the request came too slowly"),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = match self.side {
@@ -132,24 +161,6 @@ impl fmt::Display for Failure {
             Stage::Send => "sending the request",
             Stage::Answer => "waiting for the answer",
         };
-        write!(f, "{side}, {stage}: ")?;
-        match &self.cause {
-            Cause::NoServer => f.write_str("the backend has no server"),
-            Cause::NoWeight => f.write_str("every server of the backend has weight 0"),
-            Cause::Scheme => f.write_str("the scheme of the server's URL is not supported"),
-            Cause::Unresolved => f.write_str("the server's name has no address"),
-            Cause::Io(error) => write!(f, "{error}"),
-            Cause::Tls(error) => write!(f, "TLS: {error}"),
-            Cause::TimedOut => f.write_str("timed out"),
-            Cause::Closed => f.write_str("connection closed too early"),
-            Cause::Malformed(error) => write!(f, "not a valid answer: {error:?}"),
-            Cause::Discarded { status, .. } => write!(f, "answered {status}"),
-            Cause::BodyTooLong => f.write_str("the body is longer than buffering allows"),
-            Cause::AnswerTooLong => f.write_str("the answer is longer than buffering allows"),
-            Cause::NotHeld(error) => write!(f, "a body cannot be held: {error}"),
-            Cause::ClientGone => f.write_str("the client left"),
-            Cause::ClientBody => f.write_str("the body of the request is malformed"),
-            Cause::ClientSlow => f.write_str("the body of the request came too slowly"),
-        }
+        write!(f, "{side}, {stage}: {}", self.cause)
     }
 }

@@ -6,6 +6,9 @@
 
 use std::io;
 
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::Scheme;
+
 use super::connection::Client;
 use super::core::Core;
 use super::reply;
@@ -18,6 +21,7 @@ use crate::http::field::FieldSet;
 use crate::http::h1::Request;
 use crate::http::h1::encode;
 use crate::http::{FieldId, Head, Span, Version};
+use crate::http::{h2, syntax};
 use crate::reactor::Instant;
 
 /// How a request is forwarded.
@@ -43,48 +47,10 @@ pub(crate) fn request_head(
     forwarding: &Forwarding<'_>,
     out: &mut Vec<u8>,
 ) {
-    let Forwarding {
-        request,
-        pass_host,
-        server,
-        expect,
-        upgrade,
-        is_page,
-        introduction,
-    } = *forwarding;
+    let request = forwarding.request;
     encode::request_line(out, head.method(), head.target());
-    let authority = head.authority();
-    let host = if pass_host && !is_page && !authority.is_empty() {
-        authority
-    } else {
-        &server.authority
-    };
-    encode::field(out, b"Host", host);
-    let mut skipped = if client.trusted {
-        SAID_ANEW
-    } else {
-        SAID_BY_NOBODY
-    };
-    if !expect {
-        skipped.insert(FieldId::Expect);
-    }
-    encode::fields(out, head, skipped);
-    if is_page {
-        introduce_page(core, authority, out);
-    } else if client.trusted && head.has_any(SAID_OF_A_CLIENT) {
-        forwarded(core, client, head, out);
-    } else {
-        out.extend_from_slice(introduction);
-        let authority = head.authority();
-        if !authority.is_empty() {
-            encode::field(out, b"X-Forwarded-Host", authority);
-        }
-        encode::field(
-            out,
-            b"X-Forwarded-Port",
-            port_of(authority).unwrap_or_else(|| default_port(client)),
-        );
-    }
+    encode::field(out, b"Host", host(head, forwarding));
+    request_lines(core, client, head, forwarding, out);
     match request.framing {
         Framing::None => {}
         Framing::Length(length) => encode::content_length(out, length),
@@ -93,12 +59,150 @@ pub(crate) fn request_head(
     if request.te_trailers {
         encode::field(out, b"Te", b"trailers");
     }
-    if let Some(protocol) = upgrade {
+    if let Some(protocol) = forwarding.upgrade {
         // Stripped as a hop-by-hop field, and said again for this hop; its text is still in the head.
         out.extend_from_slice(b"Connection: Upgrade\r\n");
         encode::field(out, b"Upgrade", head.text(protocol));
     }
     encode::end(out);
+}
+
+/// The head of a request as its server gets it over HTTP/2; a switch of protocols is not asked for there. `None` if HTTP/2
+/// cannot say it.
+pub(crate) fn request_frames(
+    core: &Core,
+    client: &Client,
+    head: &Head,
+    forwarding: &Forwarding<'_>,
+    scheme: Scheme,
+) -> Option<http::Request<()>> {
+    let request = forwarding.request;
+    let mut lines = HeaderMap::with_capacity(16);
+    request_lines(core, client, head, forwarding, &mut lines);
+    if let Framing::Length(length) = request.framing {
+        lines.insert(header::CONTENT_LENGTH, length.into());
+    }
+    if request.te_trailers {
+        lines.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    h2::client::request(head, scheme, host(head, forwarding), lines)
+}
+
+/// The authority that a server is asked for.
+#[inline]
+fn host<'a>(head: &'a Head, forwarding: &Forwarding<'a>) -> &'a [u8] {
+    let authority = head.authority();
+    if forwarding.pass_host && !forwarding.is_page && !authority.is_empty() {
+        authority
+    } else {
+        &forwarding.server.authority
+    }
+}
+
+/// Field lines on their way out: the text of HTTP/1.1, or the map of HTTP/2.
+trait Lines {
+    fn line(&mut self, name: &'static [u8], value: &[u8]);
+    /// A line whose value is put together.
+    fn line_of(&mut self, name: &'static [u8], write: impl FnOnce(&mut Vec<u8>));
+    /// Those of a head but some.
+    fn lines(&mut self, head: &Head, skipped: FieldSet);
+    /// Lines that [`introduce`] has written.
+    fn written(&mut self, text: &[u8]);
+}
+
+impl Lines for Vec<u8> {
+    #[inline]
+    fn line(&mut self, name: &'static [u8], value: &[u8]) {
+        encode::field(self, name, value);
+    }
+
+    fn line_of(&mut self, name: &'static [u8], write: impl FnOnce(&mut Self)) {
+        self.extend_from_slice(name);
+        self.extend_from_slice(b": ");
+        write(self);
+        self.extend_from_slice(b"\r\n");
+    }
+
+    #[inline]
+    fn lines(&mut self, head: &Head, skipped: FieldSet) {
+        encode::fields(self, head, skipped);
+    }
+
+    #[inline]
+    fn written(&mut self, text: &[u8]) {
+        self.extend_from_slice(text);
+    }
+}
+
+impl Lines for HeaderMap {
+    fn line(&mut self, name: &'static [u8], value: &[u8]) {
+        // A name of ours and a value from a head: neither can fail.
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        {
+            self.append(name, value);
+        }
+    }
+
+    fn line_of(&mut self, name: &'static [u8], write: impl FnOnce(&mut Vec<u8>)) {
+        let mut value = Vec::new();
+        write(&mut value);
+        self.line(name, &value);
+    }
+
+    fn lines(&mut self, head: &Head, skipped: FieldSet) {
+        h2::fields::write(head, skipped, self);
+    }
+
+    fn written(&mut self, text: &[u8]) {
+        for line in text.split(|&byte| byte == b'\n') {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let Some(colon) = memchr::memchr(b':', line) else {
+                continue;
+            };
+            if let (Ok(name), Ok(value)) = (
+                HeaderName::from_bytes(&line[..colon]),
+                HeaderValue::from_bytes(syntax::trim(&line[colon + 1..])),
+            ) {
+                self.append(name, value);
+            }
+        }
+    }
+}
+
+/// The fields of a request, but those that belong to its wire form.
+#[inline]
+fn request_lines(
+    core: &Core,
+    client: &Client,
+    head: &Head,
+    forwarding: &Forwarding<'_>,
+    out: &mut impl Lines,
+) {
+    let mut skipped = if client.trusted {
+        SAID_ANEW
+    } else {
+        SAID_BY_NOBODY
+    };
+    if !forwarding.expect {
+        skipped.insert(FieldId::Expect);
+    }
+    out.lines(head, skipped);
+    if forwarding.is_page {
+        introduce_page(core, head.authority(), out);
+    } else if client.trusted && head.has_any(SAID_OF_A_CLIENT) {
+        forwarded(core, client, head, out);
+    } else {
+        out.written(forwarding.introduction);
+        let authority = head.authority();
+        if !authority.is_empty() {
+            out.line(b"X-Forwarded-Host", authority);
+        }
+        out.line(
+            b"X-Forwarded-Port",
+            port_of(authority).unwrap_or_else(|| default_port(client)),
+        );
+    }
 }
 
 /// What is never copied from a request: it is written anew.
@@ -139,40 +243,35 @@ pub(crate) fn introduce(core: &Core, client: &Client, out: &mut Vec<u8>) {
 }
 
 /// What a server is told when it is asked for an error page: by nobody in particular (spec frontends 8).
-fn introduce_page(core: &Core, authority: &[u8], out: &mut Vec<u8>) {
-    encode::field(out, b"X-Forwarded-Proto", b"http");
-    encode::field(
-        out,
-        b"X-Forwarded-Server",
-        core.settings.host_name.as_bytes(),
-    );
-    encode::field(out, b"X-Forwarded-Host", authority);
-    encode::field(out, b"X-Forwarded-Port", b"80");
+fn introduce_page(core: &Core, authority: &[u8], out: &mut impl Lines) {
+    out.line(b"X-Forwarded-Proto", b"http");
+    out.line(b"X-Forwarded-Server", core.settings.host_name.as_bytes());
+    out.line(b"X-Forwarded-Host", authority);
+    out.line(b"X-Forwarded-Port", b"80");
 }
 
 /// What we say of a trusted client, which is believed where it says something already.
-fn forwarded(core: &Core, client: &Client, head: &Head, out: &mut Vec<u8>) {
+fn forwarded(core: &Core, client: &Client, head: &Head, out: &mut impl Lines) {
     let said = |id| head.first(id).filter(|value| !value.is_empty());
-    out.extend_from_slice(b"X-Forwarded-For: ");
-    for value in head.values(FieldId::XForwardedFor) {
-        out.extend_from_slice(value);
-        out.extend_from_slice(b", ");
-    }
-    out.extend_from_slice(client.address.as_bytes());
-    out.extend_from_slice(b"\r\n");
+    out.line_of(b"X-Forwarded-For", |out| {
+        for value in head.values(FieldId::XForwardedFor) {
+            out.extend_from_slice(value);
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(client.address.as_bytes());
+    });
     let authority = head.authority();
     let proto = said(FieldId::XForwardedProto).unwrap_or_else(|| proto(client));
-    encode::field(
-        out,
+    out.line(
         b"X-Real-Ip",
         said(FieldId::XRealIp).unwrap_or(client.address.as_bytes()),
     );
-    encode::field(out, b"X-Forwarded-Proto", proto);
+    out.line(b"X-Forwarded-Proto", proto);
     if let Some(host) = said(FieldId::XForwardedHost)
         .or(Some(authority))
         .filter(|host| !host.is_empty())
     {
-        encode::field(out, b"X-Forwarded-Host", host);
+        out.line(b"X-Forwarded-Host", host);
     }
     let usual: &[u8] = if matches!(proto, b"https" | b"wss") {
         b"443"
@@ -182,12 +281,8 @@ fn forwarded(core: &Core, client: &Client, head: &Head, out: &mut Vec<u8>) {
     let port = said(FieldId::XForwardedPort)
         .or_else(|| port_of(authority))
         .unwrap_or(usual);
-    encode::field(out, b"X-Forwarded-Port", port);
-    encode::field(
-        out,
-        b"X-Forwarded-Server",
-        core.settings.host_name.as_bytes(),
-    );
+    out.line(b"X-Forwarded-Port", port);
+    out.line(b"X-Forwarded-Server", core.settings.host_name.as_bytes());
 }
 
 fn proto(client: &Client) -> &'static [u8] {

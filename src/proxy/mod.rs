@@ -22,6 +22,7 @@ mod handshake;
 mod hashing;
 mod held;
 mod incoming;
+mod link;
 mod listen;
 mod page;
 #[expect(
@@ -33,6 +34,7 @@ mod proxied;
 mod random;
 mod reply;
 mod session;
+mod shared;
 #[cfg(test)]
 mod simulation;
 mod stream;

@@ -54,7 +54,7 @@ pub(crate) fn of_failure(failure: &Failure) -> Option<Answer> {
         Cause::Discarded { status, .. } => {
             text(*status, encode::reason(*status).unwrap_or_default())
         }
-        Cause::ClientBody => BAD_REQUEST,
+        Cause::ClientBody | Cause::Unspeakable => BAD_REQUEST,
         Cause::ClientSlow => REQUEST_TIMEOUT,
         Cause::ClientGone => return None,
     })

@@ -114,6 +114,14 @@ impl Transport {
         }
     }
 
+    /// Both ends agreed on HTTP/2.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) | Self::Stream(_) => false,
+            Self::Tls(sealed) => sealed.speaks_h2(),
+        }
+    }
+
     pub(crate) async fn recv(&self, room: Room, timer: &Timer) -> io::Result<Buffer> {
         match self {
             Self::Plain(socket) => socket.recv(room, timer).await,

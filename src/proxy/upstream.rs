@@ -1,11 +1,11 @@
-//! Connections to servers: opened, kept, used again.
+//! Ways to servers: connections of HTTP/1.1 that are opened, kept and used again, and which exchange gets what.
 //!
 //! Owns the pools of one core, a stack per server address. A connection always has a receive under way ([`Incoming`]):
 //! the answer's first bytes arrive without another operation, and a kept connection that its server closes, or on which
 //! it speaks unasked, is known to be unusable before anybody is given it.
 //! Never shares a connection with another core. Limits are exact per core, give or take a second: a connection that
 //! was used within the last second does not count as idle (the burst that comes next would only open it again).
-//! Read next: `exchange.rs`.
+//! Read next: `exchange.rs`, `link.rs` (HTTP/2).
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -19,13 +19,17 @@ use std::time::Duration;
 use super::core::Load;
 use super::failure::{Cause, Failure, Retry, Side, Stage};
 use super::incoming::Incoming;
+use super::link::{Links, Place};
+use super::shared::{self, Shared};
 use super::transport::{Refused, Transport};
 use crate::backend::{PoolKey, Scheme, Server};
+use crate::http::Head;
 use crate::limits::{HANDSHAKE_TIMEOUT, UPSTREAM_IDLE_TIMEOUT};
 use crate::reactor::{Buffer, Room, Socket, Timer, limit, sleep};
 use crate::reactor::{Instant, coarse};
 use crate::settings::Settings;
-use crate::tls;
+use crate::tls::{self, Offer};
+use std::net::Shutdown;
 
 /// A kept connection this fresh does not count against the limit of idle ones.
 const FRESH: Duration = Duration::from_secs(1);
@@ -42,10 +46,10 @@ pub(crate) struct Upstream {
 }
 
 /// Counts a connection to a server for as long as it lives.
-struct Open(Arc<Load>);
+pub(crate) struct Open(Arc<Load>);
 
 impl Open {
-    fn new(load: &Arc<Load>) -> Self {
+    pub(crate) fn new(load: &Arc<Load>) -> Self {
         load.set_servers(load.servers() + 1);
         Self(Arc::clone(load))
     }
@@ -69,6 +73,7 @@ pub(crate) struct Pools {
     idle_max: usize,
     sweeping: Cell<bool>,
     load: Arc<Load>,
+    links: Rc<Links>,
 }
 
 impl Pools {
@@ -79,6 +84,7 @@ impl Pools {
             count: Cell::new(0),
             idle_max,
             sweeping: Cell::new(false),
+            links: Rc::new(Links::new(Arc::clone(&load))),
             load,
         }
     }
@@ -127,6 +133,7 @@ impl Pools {
                 drop(upstream);
             }
         }
+        self.links.retire(pools);
     }
 
     /// Closes every kept connection: descriptors have run out, or the process ends.
@@ -134,6 +141,7 @@ impl Pools {
         let kept = std::mem::take(&mut *self.kept.borrow_mut());
         self.count.set(0);
         drop(kept);
+        self.links.close_idle();
     }
 
     /// True once, until `sweep` ends: whoever gets it starts the sweep.
@@ -200,16 +208,53 @@ impl Pools {
         }
         // Built in one place and moved by its box: a connection is opened once and used for thousands of exchanges.
         let tls = tls.unwrap_or(&settings.upstream_tls);
-        Box::pin(connect(server, settings, tls, &self.load)).await
+        let transport = Box::pin(reach(server, settings, tls, Offer::Http1)).await?;
+        Ok(Upstream::new(transport, server.pool, &self.load))
+    }
+
+    /// The way to a server for one exchange. A server that speaks HTTP/2 gives a stream, but not for an exchange that is
+    /// to leave HTTP (`switches`): over TLS it is asked for HTTP/1.1 then.
+    ///
+    /// # Errors
+    /// Nothing was sent: the request may go to another server.
+    pub(crate) async fn lane(
+        &self,
+        server: &Server,
+        fresh: bool,
+        switches: bool,
+        settings: &Settings,
+    ) -> Result<Lane, Failure> {
+        match server.scheme {
+            Scheme::Http | Scheme::Unsupported => {
+                return self.open(server, fresh, settings).await.map(Lane::Own);
+            }
+            Scheme::Https if switches => {
+                return self.open(server, fresh, settings).await.map(Lane::Own);
+            }
+            Scheme::Https => {
+                if !fresh && let Some(upstream) = self.take(server.pool).await {
+                    return Ok(Lane::Own(upstream));
+                }
+            }
+            Scheme::H2c => {}
+        }
+        if let Some(place) = self.links.place(server.pool) {
+            return Ok(Lane::shared(place));
+        }
+        Box::pin(self.links.lane(server, settings)).await
     }
 }
 
-async fn connect(
+/// A connection to a server, with the handshake done where it speaks TLS.
+///
+/// # Errors
+/// Nothing was sent: the request may go to another server.
+pub(crate) async fn reach(
     server: &Server,
     settings: &Settings,
     tls: &tls::Client,
-    load: &Arc<Load>,
-) -> Result<Box<Upstream>, Failure> {
+    offer: Offer,
+) -> Result<Transport, Failure> {
     let failed = |cause| Failure {
         side: Side::Server,
         stage: Stage::Connect,
@@ -229,13 +274,13 @@ async fn connect(
                 continue;
             }
         };
-        let transport = match server.scheme {
-            Scheme::Http | Scheme::Unsupported => Transport::Plain(socket),
+        return Ok(match server.scheme {
+            Scheme::Http | Scheme::H2c | Scheme::Unsupported => Transport::Plain(socket),
             Scheme::Https => {
                 let limit = Timer::new();
                 limit.set(coarse() + HANDSHAKE_TIMEOUT);
                 let connection = tls
-                    .connect(&server.host)
+                    .connect(&server.host, offer)
                     .map_err(|error| failed(Cause::Tls(error)))?;
                 match Transport::to_server(socket, connection, &limit).await {
                     Ok(transport) => transport,
@@ -246,21 +291,112 @@ async fn connect(
                     Err(Refused::PlainHttp) => return Err(failed(Cause::Closed)),
                 }
             }
-        };
-        let transport = Rc::new(transport);
-        return Ok(Box::new(Upstream {
-            incoming: Incoming::new(Rc::clone(&transport)),
-            transport,
-            pool: server.pool,
-            reused: false,
-            kept_since: coarse(),
-            _open: Open::new(load),
-        }));
+        });
     }
     Err(failure)
 }
 
+/// The way to a server for one exchange.
+pub(crate) enum Lane {
+    /// A connection of HTTP/1.1 that carries nothing else meanwhile.
+    Own(Box<Upstream>),
+    /// A stream of HTTP/2 beside others.
+    Shared(Box<Shared>),
+}
+
+/// Where the body of a request goes.
+pub(crate) enum Outgoing {
+    Own(Rc<Transport>),
+    Shared(Rc<shared::Outgoing>),
+}
+
+impl Lane {
+    pub(crate) fn shared(place: Place) -> Self {
+        Self::Shared(Box::new(Shared::new(place)))
+    }
+
+    pub(crate) fn outgoing(&self) -> Outgoing {
+        match self {
+            Self::Own(upstream) => Outgoing::Own(Rc::clone(&upstream.transport)),
+            Self::Shared(stream) => Outgoing::Shared(stream.outgoing()),
+        }
+    }
+
+    /// What the server sends next; empty when it has closed, or ended its answer in frames. `None` if `timer` expired
+    /// first: nothing is lost, and the receive goes on.
+    #[inline]
+    pub(crate) async fn next(&mut self, timer: &Timer) -> Option<io::Result<Buffer>> {
+        let mut next = poll_fn(|cx| match self {
+            Self::Own(upstream) => upstream.incoming.poll_next(cx),
+            Self::Shared(stream) => stream.poll_piece(cx),
+        });
+        limit(timer, Pin::new(&mut next)).await
+    }
+
+    /// Whether the request may be sent again if the server ends the connection before it has said anything.
+    #[inline]
+    pub(crate) fn retry(&self) -> Retry {
+        match self {
+            Self::Own(upstream) if upstream.reused => Retry::Stale,
+            // A stream says by itself what its end means.
+            Self::Own(_) | Self::Shared(_) => Retry::Never,
+        }
+    }
+
+    /// The trailers that came beside the answer's body, once that has ended.
+    ///
+    /// # Errors
+    /// They may not be passed on.
+    #[inline]
+    pub(crate) fn trailers(&mut self, into: &mut Head) -> io::Result<()> {
+        match self {
+            Self::Own(_) => Ok(()),
+            Self::Shared(stream) => stream.trailers(into),
+        }
+    }
+
+    /// How large the pieces are from here on.
+    #[inline]
+    pub(crate) fn set_room(&mut self, room: Room) {
+        match self {
+            Self::Own(upstream) => upstream.incoming.set_room(room),
+            Self::Shared(stream) => stream.set_room(room),
+        }
+    }
+
+    /// Ends the exchange at once, in both directions.
+    pub(crate) fn sever(&self) {
+        match self {
+            Self::Own(upstream) => upstream.transport.shutdown(Shutdown::Both),
+            Self::Shared(stream) => stream.sever(),
+        }
+    }
+}
+
+impl Outgoing {
+    /// Ends the exchange at once, in both directions.
+    pub(crate) fn sever(&self) {
+        match self {
+            Self::Own(transport) => transport.shutdown(Shutdown::Both),
+            Self::Shared(outgoing) => outgoing.sever(),
+        }
+    }
+}
+
 impl Upstream {
+    /// A new connection, for the pool of this key.
+    pub(crate) fn new(transport: Transport, pool: PoolKey, load: &Arc<Load>) -> Box<Self> {
+        let transport = Rc::new(transport);
+        Box::new(Self {
+            incoming: Incoming::new(Rc::clone(&transport)),
+            transport,
+            pool,
+            reused: false,
+            kept_since: coarse(),
+            _open: Open::new(load),
+        })
+    }
+
     /// What the server sends next; empty when it has closed. `None` if `timer` expired first: nothing is lost, and the
     /// receive goes on.
     pub(crate) async fn next(&mut self, timer: &Timer) -> Option<io::Result<Buffer>> {

@@ -205,6 +205,12 @@ impl Buffer {
     }
 }
 
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
 impl From<Vec<u8>> for Buffer {
     fn from(memory: Vec<u8>) -> Self {
         Self { memory, taken: 0 }

@@ -1,6 +1,6 @@
 //! TLS towards servers: whose certificates are believed, and for which name.
 //!
-//! Owns the sessions of one core, which are resumed. Never offers HTTP/2.
+//! Owns the sessions of one core, which are resumed, and what is offered by ALPN. Never speaks what was agreed on.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,9 +30,20 @@ pub enum Trust {
     Anybody,
 }
 
+/// What a server may choose to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    Http1,
+    Http2OrHttp1,
+}
+
 /// How servers are spoken to over TLS.
 #[derive(Clone)]
-pub struct Client(Arc<ClientConfig>);
+pub struct Client {
+    http1: Arc<ClientConfig>,
+    /// The same, and HTTP/2 before it. Sessions are shared: what is spoken is agreed on anew each time.
+    http2_or_http1: Arc<ClientConfig>,
+}
 
 impl Client {
     pub fn new(trust: &Trust) -> Self {
@@ -59,29 +70,36 @@ impl Client {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Self(Arc::new(config)).for_core()
+        Self::with_sessions(config)
+    }
+
+    /// Both offers, with sessions of their own.
+    fn with_sessions(mut http1: ClientConfig) -> Self {
+        http1.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+        let mut both = http1.clone();
+        both.alpn_protocols.insert(0, b"h2".to_vec());
+        Self {
+            http1: Arc::new(http1),
+            http2_or_http1: Arc::new(both),
+        }
     }
 
     /// A copy with sessions and reference counts of its own: each core has one.
     #[must_use]
     pub fn for_core(&self) -> Self {
-        let mut config = (*self.0).clone();
-        config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
-        Self(Arc::new(config))
+        Self::with_sessions((*self.http1).clone())
     }
 
     /// The same for a library of the control plane that shakes hands itself, and says which versions of HTTP it speaks.
     pub fn for_library(&self) -> ClientConfig {
-        let mut config = (*self.0).clone();
+        let mut config = (*self.http1).clone();
         config.alpn_protocols = Vec::new();
         config
     }
 
     /// The same trust for connections of the control plane, which speak HTTP/1.1.
     pub fn connector(&self) -> TlsConnector {
-        let mut config = self.for_library();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        TlsConnector::from(Arc::new(config))
+        TlsConnector::from(Arc::new((*self.http1).clone()))
     }
 
     /// What a connector is to ask for.
@@ -100,8 +118,12 @@ impl Client {
     ///
     /// # Errors
     /// `host` is neither, or out of randomness.
-    pub fn connect(&self, host: &str) -> Result<Connection, Error> {
-        Connection::client(Arc::clone(&self.0), self.name(host)?)
+    pub fn connect(&self, host: &str, offer: Offer) -> Result<Connection, Error> {
+        let config = match offer {
+            Offer::Http1 => &self.http1,
+            Offer::Http2OrHttp1 => &self.http2_or_http1,
+        };
+        Connection::client(Arc::clone(config), self.name(host)?)
     }
 }
 

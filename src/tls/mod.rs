@@ -20,7 +20,7 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifi
 use rustls::{ProtocolVersion, RootCertStore, ServerConfig, SupportedCipherSuite};
 
 pub use certificates::{Certificate, CertificateError, lifetime};
-pub use client::{Client, Trust};
+pub use client::{Client, Offer, Trust};
 pub use connection::{Connection, Error};
 
 use certificates::{Names, PROVING, Resolver};

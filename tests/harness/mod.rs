@@ -5,7 +5,9 @@
 
 pub mod client;
 pub mod coreway;
+pub mod grpc_origin;
 pub mod h2;
+pub mod h2_origin;
 pub mod origin;
 pub mod pebble;
 pub mod server;
@@ -17,6 +19,7 @@ mod itself;
 
 pub use client::{Client, get};
 pub use coreway::{Coreway, Start, backend, site};
+pub use h2_origin::H2Origin;
 pub use origin::{Origin, answer};
 pub use wait::{DEADLINE, Gate, eventually, eventually_within, heavy, holds_for};
 pub use wire::{Head, Response};

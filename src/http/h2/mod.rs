@@ -6,6 +6,7 @@
 //! Read next: [`fields`] (both directions), [`server`] (requests that came, answers that leave), [`meter`] (what a client
 //! may make us do).
 
+pub mod client;
 pub mod fields;
 pub mod meter;
 pub mod server;
