@@ -1,11 +1,13 @@
 //! The command `storeconfig`: the configuration of file and flags is written into the first store that is configured.
 //!
-//! Writes what Traefik 1.7 writes (spec kv-static 4), key after key in byte order; removes nothing, since a store may
+//! Writes what Traefik 1.7 writes (spec kv-static 4), what puts a frontend into service last; removes nothing, since a store may
 //! hold more than was ever in a file. What it shows has no secrets. Never validates: what can be read can be written.
 //! Read next: `config/export.rs` (the keys), `acme_object.rs` (accounts and certificates).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+
+use bytes::Bytes;
 
 use super::{acme_object, stores};
 use crate::config::{self, ConfigError, KeyValue, Loaded, StoreConfig};
@@ -175,13 +177,22 @@ async fn write(
     Ok(())
 }
 
+/// Writes keys in the order given, but those that put a frontend into service come last: a program that follows the
+/// store serves a frontend once its backend is known, and must find its users and its white list by then.
 async fn put_all(store: &dyn Store, prefix: &Prefix, keys: &[KeyValue]) -> Result<(), Failure> {
-    for found in keys {
-        store
-            .put(&prefix.key(&found.key), found.value.as_bytes())
-            .await?;
-    }
-    Ok(())
+    let (last, first): (Vec<_>, Vec<_>) = keys.iter().partition(|found| begins_service(&found.key));
+    let pairs: Vec<(String, Bytes)> = first
+        .into_iter()
+        .chain(last)
+        .map(|found| (prefix.key(&found.key), found.value.clone().into()))
+        .collect();
+    Ok(store.put_all(&pairs).await?)
+}
+
+/// Whether it is `frontends/<name>/backend`.
+fn begins_service(key: &str) -> bool {
+    let steps: Vec<&str> = key.split('/').collect();
+    matches!(steps[..], ["frontends", _, "backend"])
 }
 
 /// Prints what writing would change, and what is there that is not in the configuration.
@@ -326,6 +337,26 @@ mod tests {
         ] {
             assert_eq!(value(&store, key).await.as_deref(), expected, "{key}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_frontend_is_whole_before_it_is_served() {
+        let store = Memory::new(Kind::Consul);
+        let toml =
+            format!("[consul]\n{RULES}[frontends.f.whiteList]\nsourceRange = ['10.0.0.0/8']\n");
+        upload(&store, &toml).await.expect("written");
+        let written = store.written();
+        let place = |key: &str| written.iter().position(|one| one == key).expect(key);
+        let begins = place("traefik/frontends/f/backend");
+        for before in [
+            "traefik/backends/b/servers/s/url",
+            "traefik/frontends/f/auth/basic/users/0",
+            "traefik/frontends/f/routes/r/rule",
+            "traefik/frontends/f/whitelist/sourcerange/0",
+        ] {
+            assert!(place(before) < begins, "{written:?}");
+        }
+        assert_eq!(begins + 1, written.len());
     }
 
     #[tokio::test]

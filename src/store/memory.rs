@@ -87,6 +87,12 @@ impl Memory {
         state.forgotten = state.position;
     }
 
+    /// Full keys in the order in which they were written.
+    pub fn written(&self) -> Vec<String> {
+        let state = self.state();
+        state.history.iter().map(|(_, key)| key.clone()).collect()
+    }
+
     /// Watches that are open now.
     pub fn watches(&self) -> usize {
         self.state().watches

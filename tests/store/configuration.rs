@@ -96,7 +96,8 @@ fn a_configuration_is_stored_served_changed_and_switched(kind: Kind) {
     coreway.await_log("(entry point http,");
     answers(&coreway, "stored", "/", "first");
 
-    // The guide's example, with servers that are there.
+    // The guide's example, with servers that are there. Each key is a write of its own, and what is there is served: a
+    // frontend's backend comes last, since without its rule it would take every request, and without its users let anybody in.
     let url = second.url();
     put(
         kind,
@@ -113,7 +114,6 @@ fn a_configuration_is_stored_served_changed_and_switched(kind: Kind) {
             ("backends/backend2/maxconn/extractorfunc", "request.host"),
             ("backends/backend2/loadbalancer/method", "drr"),
             ("backends/backend2/servers/server1/url", &url),
-            ("frontends/frontend2/backend", "backend1"),
             ("frontends/frontend2/passhostheader", "true"),
             ("frontends/frontend2/priority", "10"),
             (
@@ -126,11 +126,12 @@ fn a_configuration_is_stored_served_changed_and_switched(kind: Kind) {
             ),
             ("frontends/frontend2/entrypoints", "http"),
             ("frontends/frontend2/routes/test_2/rule", "PathPrefix:/test"),
-            ("frontends/frontend1/backend", "backend2"),
+            ("frontends/frontend2/backend", "backend1"),
             (
                 "frontends/frontend1/routes/test_1/rule",
                 "Host:test.localhost",
             ),
+            ("frontends/frontend1/backend", "backend2"),
         ],
     );
     answers(&coreway, "test.localhost", "/", "second");
@@ -155,8 +156,8 @@ fn a_configuration_is_stored_served_changed_and_switched(kind: Kind) {
         &other,
         &[
             ("backends/b/servers/s/url", &third.url()),
-            ("frontends/f/backend", "b"),
             ("frontends/f/routes/r/rule", "Host:renamed"),
+            ("frontends/f/backend", "b"),
         ],
     );
     assert_eq!(get(coreway.address(), "renamed", "/").text(), "first");
