@@ -77,6 +77,7 @@ fn store_config(loaded: &Loaded, mode: StoreConfig) -> ExitCode {
 /// Static options of a store go over those of file and flags. What is said meanwhile goes to a log of its own, since the
 /// store may hold the options of the log, too.
 fn with_store(loaded: Loaded) -> io::Result<Loaded> {
+    control::leader::check(&loaded.global)?;
     if !loaded.global.has_store() {
         return Ok(loaded);
     }

@@ -53,7 +53,6 @@ pub(super) const ROWS: &[Row] = &[
         "acme.acmeLogging",
         "has no effect: what matters is always logged",
     ),
-    ignored("cluster", "is not supported yet; this node runs alone"),
     ignored("docker", NOT_PROVIDED),
     ignored("marathon", NOT_PROVIDED),
     ignored("mesos", NOT_PROVIDED),

@@ -9,6 +9,7 @@ pub mod disk;
 pub mod files;
 pub mod hashing;
 pub mod health;
+pub mod leader;
 pub mod lifecycle;
 pub mod merge;
 pub mod prove;
@@ -41,6 +42,7 @@ use crate::telemetry::log::Log;
 
 use files::Files;
 use health::Health;
+use leader::Leader;
 use lifecycle::{Asked, Signals};
 use merge::Merged;
 use prove::{Prover, Said};
@@ -117,7 +119,8 @@ async fn serve(start: Start) -> io::Result<Ended> {
     let mut heard = listen(reports)?;
     let (updates, mut updated) = mpsc::channel(UPDATES_MAX);
     let file = start_file(&global, static_file, updates.clone())?;
-    stores::start(&global, &updates)?;
+    let shared = stores::start(&global, &updates)?;
+    let leader = Leader::start(&global, shared)?;
     let mut control = Control::new(&global, &settings, &cores);
 
     let mut turn = tokio::time::interval(lifecycle::TURN);
@@ -159,14 +162,15 @@ async fn serve(start: Start) -> io::Result<Ended> {
             }
         }
     };
-    lifecycle::stop(
+    // Another node may lead before the last client here is served.
+    let stop = lifecycle::stop(
         cores,
         &mut control.publisher,
         &mut heard,
         &mut signals,
         &global.life_cycle,
-    )
-    .await;
+    );
+    tokio::join!(stop, leader.resign());
     info!("Shutting down");
     Ok(ended)
 }

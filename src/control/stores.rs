@@ -5,6 +5,7 @@
 //! Never knows what a key means. Read next: `provider/kv.rs`, `storeconfig.rs`.
 
 use std::io;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -14,7 +15,7 @@ use crate::config::option::Constraint;
 use crate::config::{Global, Loaded, Pair};
 use crate::provider::{Update, kv};
 use crate::store::backoff::Backoff;
-use crate::store::{self, Settings};
+use crate::store::{self, Prefix, Settings, Store};
 
 /// One section of a store.
 #[derive(Clone, Debug)]
@@ -80,20 +81,28 @@ pub fn load_static(loaded: Loaded) -> io::Result<Loaded> {
     found
 }
 
+/// A store that is in use, and where our keys are in it.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    pub store: Arc<dyn Store>,
+    pub prefix: Prefix,
+}
+
 /// A client for a store.
 ///
 /// # Errors
 /// Its settings can never work.
-pub(super) fn open(settings: &Settings) -> io::Result<std::sync::Arc<dyn store::Store>> {
+pub(super) fn open(settings: &Settings) -> io::Result<Arc<dyn Store>> {
     store::open(settings)
         .map_err(|error| io::Error::other(format!("Error creating kv store: {error}")))
 }
 
-/// Follows every store that is configured.
+/// Follows every store that is configured. The first one is also what a fleet shares.
 ///
 /// # Errors
 /// The settings of one of them can never work.
-pub(super) fn start(global: &Global, updates: &mpsc::Sender<Update>) -> io::Result<()> {
+pub(super) fn start(global: &Global, updates: &mpsc::Sender<Update>) -> io::Result<Option<Opened>> {
+    let mut first = None;
     for Configured {
         settings,
         constraints,
@@ -106,7 +115,12 @@ pub(super) fn start(global: &Global, updates: &mpsc::Sender<Update>) -> io::Resu
             watches: settings.watches,
             constraints,
         };
-        tokio::spawn(kv::run(open(&settings)?, options, updates.clone()));
+        let store = open(&settings)?;
+        tokio::spawn(kv::run(Arc::clone(&store), options, updates.clone()));
+        first.get_or_insert(Opened {
+            store,
+            prefix: settings.prefix,
+        });
     }
-    Ok(())
+    Ok(first)
 }

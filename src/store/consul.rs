@@ -5,6 +5,7 @@
 //! Read next: `http.rs`.
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,15 +15,15 @@ use bytes::Bytes;
 use http::header::HeaderName;
 use http::{Method, StatusCode};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::connect::{Dialer, Endpoint, TlsSettings};
 use super::http::{Http, Question, Reply, TREE_TIMEOUT, encoded};
-use super::keep::{self, Kept};
+use super::keep::{self, Keepers, Kept};
 use super::{
-    Answer, Credentials, Environment, Error, Expected, Kind, Listing, Lock, LockRequest, Pair,
-    Position, Prefix, Seen, Settings, Store, Swap, Tls, Version, Watch, bounded,
+    Answer, Credentials, Environment, Error, Expected, Fenced, Kind, Listing, Lock, LockRequest,
+    Pair, Position, Prefix, Seen, Settings, Store, Swap, Tls, Version, Watch, bounded,
 };
 
 /// Flags of every key that is written, as Traefik 1.7's library marks those that can be locked.
@@ -43,6 +44,7 @@ const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 #[derive(Clone, Debug)]
 pub(super) struct Consul {
     http: Arc<Http>,
+    keepers: Keepers,
 }
 
 /// A key as Consul shows it.
@@ -64,11 +66,24 @@ struct Session {
     id: String,
 }
 
-/// The answer to a transaction of one operation.
+/// The answer to a transaction that was done.
 #[derive(Deserialize)]
 struct Done {
     #[serde(rename = "Results")]
     results: Vec<DoneKey>,
+}
+
+/// The answer to one that was not.
+#[derive(Deserialize)]
+struct Undone {
+    #[serde(rename = "Errors")]
+    errors: Vec<Refused>,
+}
+
+#[derive(Deserialize)]
+struct Refused {
+    #[serde(rename = "OpIndex")]
+    index: usize,
 }
 
 #[derive(Deserialize)]
@@ -155,6 +170,7 @@ impl Consul {
         };
         Ok(Self {
             http: Arc::new(http),
+            keepers: Keepers::default(),
         })
     }
 
@@ -224,6 +240,24 @@ impl Consul {
         parse::<bool>(&reply).map(drop)
     }
 
+    /// Does all or nothing: the version of what the last operation wrote, or which operation was refused.
+    async fn transact(&self, operations: Value) -> Result<Result<Version, usize>, Error> {
+        let body = Bytes::from(operations.to_string());
+        let question =
+            Question::new(Method::PUT, "/v1/txn".to_owned(), body).content_type("application/json");
+        let reply = self.http.ask(&question).await?;
+        let incomplete = || Error::Protocol("Consul: a transaction without its result".to_owned());
+        if reply.status == StatusCode::CONFLICT {
+            let undone: Undone = serde_json::from_slice(&reply.body)
+                .map_err(|error| Error::Protocol(format!("Consul: {error}")))?;
+            let first = undone.errors.iter().map(|refused| refused.index).min();
+            return first.map(Err).ok_or_else(incomplete);
+        }
+        let done: Done = parse(&reply)?;
+        let written = done.results.last().ok_or_else(incomplete)?;
+        Ok(Ok(Version(written.kv.modify_index)))
+    }
+
     async fn new_session(&self, ttl: Duration) -> Result<String, Error> {
         let body = json!({
             "TTL": format!("{}s", ttl.as_secs()),
@@ -235,6 +269,21 @@ impl Consul {
         let session: Session = parse(&self.http.ask(&question).await?)?;
         Ok(session.id)
     }
+}
+
+/// An operation of a transaction: writes a key if it is as expected.
+fn cas(key: &str, expected: Expected, value: &[u8]) -> Value {
+    let index = match expected {
+        Expected::Absent => 0,
+        Expected::Version(Version(index)) => index,
+    };
+    json!({"KV": {
+        "Verb": "cas",
+        "Key": key,
+        "Value": STANDARD.encode(value),
+        "Flags": FLAGS,
+        "Index": index,
+    }})
 }
 
 /// TLS as the environment wants it.
@@ -324,31 +373,10 @@ impl Store for Consul {
 
     fn swap<'a>(&'a self, key: &'a str, expected: Expected, value: &'a [u8]) -> Answer<'a, Swap> {
         Box::pin(async move {
-            let index = match expected {
-                Expected::Absent => 0,
-                Expected::Version(Version(index)) => index,
-            };
-            let body = json!([{"KV": {
-                "Verb": "cas",
-                "Key": key,
-                "Value": STANDARD.encode(value),
-                "Flags": FLAGS,
-                "Index": index,
-            }}]);
-            let body = Bytes::from(body.to_string());
-            let question = Question::new(Method::PUT, "/v1/txn".to_owned(), body)
-                .content_type("application/json");
-            let reply = self.http.ask(&question).await?;
-            if reply.status == StatusCode::CONFLICT {
-                return Ok(Swap::Conflict);
+            match self.transact(json!([cas(key, expected, value)])).await? {
+                Ok(version) => Ok(Swap::Written(version)),
+                Err(_) => Ok(Swap::Conflict),
             }
-            let done: Done = parse(&reply)?;
-            let [done] = done.results.as_slice() else {
-                return Err(Error::Protocol(
-                    "Consul: a transaction without its result".to_owned(),
-                ));
-            };
-            Ok(Swap::Written(Version(done.kv.modify_index)))
         })
     }
 
@@ -373,8 +401,12 @@ impl Store for Consul {
                 session: self.new_session(ttl).await?,
                 request: request.clone(),
             };
-            keep::take(Arc::new(held), ttl, began).await
+            keep::take(&self.keepers, Arc::new(held), ttl, began).await
         })
+    }
+
+    fn settled(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.keepers.settled())
     }
 }
 
@@ -503,6 +535,22 @@ impl Kept for Held {
             let target = format!("/v1/session/destroy/{}", self.session);
             self.store.write(target, Bytes::new()).await?;
             released.map(drop)
+        })
+    }
+
+    fn swap<'a>(&'a self, key: &'a str, expected: Expected, value: &'a [u8]) -> Answer<'a, Fenced> {
+        Box::pin(async move {
+            let ours = json!({"KV": {
+                "Verb": "check-session",
+                "Key": self.request.key,
+                "Session": self.session,
+            }});
+            let operations = json!([ours, cas(key, expected, value)]);
+            Ok(match self.store.transact(operations).await? {
+                Ok(version) => Fenced::Written(version),
+                Err(0) => Fenced::Lost,
+                Err(_) => Fenced::Conflict,
+            })
         })
     }
 }

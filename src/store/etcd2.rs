@@ -3,6 +3,7 @@
 //! Owns the translation of the trait into requests. Values are text here: the protocol carries them in JSON.
 //! Spec kv-stores 3.2, 5; cluster 3. Read next: `http.rs`; `etcd3.rs` is what etcd itself advises.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,10 +17,10 @@ use super::connect::{Dialer, Endpoint, TlsSettings};
 use super::http::{
     Http, Question, REQUEST_TIMEOUT, Reply, TREE_TIMEOUT, encoded, encoded_value, number,
 };
-use super::keep::{self, Kept};
+use super::keep::{self, Keepers, Kept};
 use super::{
-    Answer, Change, Error, Expected, Kind, LOCK_MARK, Listing, Lock, LockRequest, Pair, Position,
-    Prefix, Seen, Settings, Store, Swap, Version, Watch, bounded,
+    Answer, Change, Error, Expected, Fenced, Kind, LOCK_MARK, Listing, Lock, LockRequest, Pair,
+    Position, Prefix, Seen, Settings, Store, Swap, Version, Watch, bounded,
 };
 
 /// How long one question waits for a change.
@@ -36,6 +37,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
 #[derive(Clone, Debug)]
 pub(super) struct Etcd2 {
     http: Arc<Http>,
+    keepers: Keepers,
     /// Which cluster the last tree was of: another one has another history.
     cluster: Arc<AtomicU64>,
 }
@@ -60,6 +62,9 @@ struct Node {
     nodes: Vec<Self>,
     #[serde(default)]
     modified_index: u64,
+    /// Stays when the key is written again on condition of what it was.
+    #[serde(default)]
+    created_index: u64,
 }
 
 #[derive(Deserialize)]
@@ -164,6 +169,7 @@ impl Etcd2 {
         };
         Ok(Self {
             http: Arc::new(http),
+            keepers: Keepers::default(),
             cluster: Arc::default(),
         })
     }
@@ -409,9 +415,14 @@ impl Store for Etcd2 {
                 side: format!("{}{LOCK_MARK}", request.key),
                 request: request.clone(),
                 index: AtomicU64::new(0),
+                created: AtomicU64::new(0),
             };
-            keep::take(Arc::new(held), request.ttl, Instant::now()).await
+            keep::take(&self.keepers, Arc::new(held), request.ttl, Instant::now()).await
         })
+    }
+
+    fn settled(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.keepers.settled())
     }
 }
 
@@ -493,6 +504,8 @@ struct Held {
     request: LockRequest,
     /// Of the last time we wrote the key beside. Zero: not yet.
     index: AtomicU64,
+    /// Of the first time.
+    created: AtomicU64,
 }
 
 impl Held {
@@ -510,13 +523,13 @@ impl Held {
         self.store.waited(&key, since).await.map(drop)
     }
 
-    /// Where the store's history stands, and whether the key beside exists with this index.
+    /// Where the store's history stands, and when the key beside was created, if there is one.
     async fn looked(&self) -> Result<(Position, Option<u64>), Error> {
         let target = format!("/v2/keys{}?quorum=true", encoded(&rooted(&self.side)));
         let reply = self.store.http.ask(&Question::get(target)).await?;
         let position = Position(reply.number(INDEX).unwrap_or_default());
         match told(&reply) {
-            Ok(told) => Ok((position, Some(told.node.modified_index))),
+            Ok(told) => Ok((position, Some(told.node.created_index))),
             Err(Refused::Code(code::NOT_FOUND)) => Ok((position, None)),
             Err(refused) => Err(refused.unexpected()),
         }
@@ -535,6 +548,7 @@ impl Kept for Held {
                 match created {
                     Ok(index) => {
                         self.index.store(index, Ordering::Relaxed);
+                        self.created.store(index, Ordering::Relaxed);
                         let value = self.request.value.as_bytes();
                         return self.store.put(&self.request.key, value).await;
                     }
@@ -592,6 +606,21 @@ impl Kept for Held {
                 Ok(_) | Err(Refused::Code(_)) => Ok(()),
                 Err(Refused::Error(error)) => Err(error),
             }
+        })
+    }
+
+    /// The protocol has no transactions over two keys, so the lock is asked for just before. What is written after a pause
+    /// in between is still what the caller expects, or not written.
+    fn swap<'a>(&'a self, key: &'a str, expected: Expected, value: &'a [u8]) -> Answer<'a, Fenced> {
+        Box::pin(async move {
+            let (_, created) = self.looked().await?;
+            if created != Some(self.created.load(Ordering::Relaxed)) {
+                return Ok(Fenced::Lost);
+            }
+            self.store
+                .swap(key, expected, value)
+                .await
+                .map(Fenced::from)
         })
     }
 }

@@ -6,7 +6,8 @@
 mod message;
 
 use std::fmt::{self, Write as _};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -24,10 +25,10 @@ use tracing::warn;
 
 use super::connect::{Dialer, Endpoint, TlsSettings};
 use super::http::causes;
-use super::keep::{self, Kept};
+use super::keep::{self, Keepers, Kept};
 use super::{
-    Answer, Change, Credentials, Error, Expected, Kind, LOCK_MARK, Listing, Lock, LockRequest,
-    Pair, Position, Prefix, Seen, Settings, Store, Swap, Version, Watch, bounded,
+    Answer, Change, Credentials, Error, Expected, Fenced, Kind, LOCK_MARK, Listing, Lock,
+    LockRequest, Pair, Position, Prefix, Seen, Settings, Store, Swap, Version, Watch, bounded,
 };
 use crate::limits::STORE_ANSWER_BYTES_MAX;
 use message::{
@@ -78,6 +79,7 @@ struct Shared {
     token: watch::Sender<Option<MetadataValue<Ascii>>>,
     /// Which cluster the last tree was of: another one has another history.
     cluster: AtomicU64,
+    keepers: Keepers,
 }
 
 /// One endpoint.
@@ -148,6 +150,7 @@ impl Etcd3 {
             credentials: settings.credentials.clone(),
             token: watch::Sender::new(None),
             cluster: AtomicU64::new(0),
+            keepers: Keepers::default(),
         })))
     }
 
@@ -341,6 +344,29 @@ impl Etcd3 {
             .await
     }
 
+    /// Writes a key if all comparisons hold.
+    async fn put_if(
+        &self,
+        compare: Vec<Compare>,
+        key: &str,
+        value: &[u8],
+    ) -> Result<Option<Version>, Error> {
+        let put = PutRequest {
+            key: key.as_bytes().to_vec(),
+            value: value.to_vec(),
+            lease: 0,
+        };
+        let done = self
+            .transact(TxnRequest {
+                compare,
+                success: vec![RequestOp::put(put)],
+                failure: Vec::new(),
+            })
+            .await?;
+        let revision = done.header.unwrap_or_default().revision;
+        Ok(done.succeeded.then(|| version(revision)))
+    }
+
     /// The keys with a prefix, the first created first.
     async fn queue(&self, prefix: &str) -> Result<Vec<KeyValue>, Error> {
         let question = RangeRequest {
@@ -414,6 +440,16 @@ fn position(revision: i64) -> Position {
 
 fn version(revision: i64) -> Version {
     Version(u64::try_from(revision).unwrap_or_default())
+}
+
+fn is_as(key: &str, expected: Expected) -> Compare {
+    let key = key.as_bytes().to_vec();
+    match expected {
+        Expected::Absent => Compare::created(key, 0),
+        Expected::Version(Version(revision)) => {
+            Compare::modified(key, i64::try_from(revision).unwrap_or(i64::MAX))
+        }
+    }
 }
 
 /// The first key after every key that begins so.
@@ -530,31 +566,8 @@ impl Store for Etcd3 {
 
     fn swap<'a>(&'a self, key: &'a str, expected: Expected, value: &'a [u8]) -> Answer<'a, Swap> {
         Box::pin(async move {
-            let key = key.as_bytes().to_vec();
-            let compare = match expected {
-                Expected::Absent => Compare::created(key.clone(), 0),
-                Expected::Version(Version(revision)) => {
-                    let revision = i64::try_from(revision).unwrap_or(i64::MAX);
-                    Compare::modified(key.clone(), revision)
-                }
-            };
-            let put = PutRequest {
-                key,
-                value: value.to_vec(),
-                lease: 0,
-            };
-            let done = self
-                .transact(TxnRequest {
-                    compare: vec![compare],
-                    success: vec![RequestOp::put(put)],
-                    failure: Vec::new(),
-                })
-                .await?;
-            Ok(if done.succeeded {
-                Swap::Written(version(done.header.unwrap_or_default().revision))
-            } else {
-                Swap::Conflict
-            })
+            let written = self.put_if(vec![is_as(key, expected)], key, value).await?;
+            Ok(written.map_or(Swap::Conflict, Swap::Written))
         })
     }
 
@@ -588,11 +601,16 @@ impl Store for Etcd3 {
                 store: self.clone(),
                 place: format!("{queue}{lease:x}"),
                 queue,
+                created: AtomicI64::new(0),
                 lease,
                 request: request.clone(),
             };
-            keep::take(Arc::new(held), request.ttl, began).await
+            keep::take(&self.0.keepers, Arc::new(held), request.ttl, began).await
         })
+    }
+
+    fn settled(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.0.keepers.settled())
     }
 }
 
@@ -729,6 +747,8 @@ struct Held {
     queue: String,
     /// Our key.
     place: String,
+    /// The revision with which it was made. Zero: not yet.
+    created: AtomicI64,
     lease: i64,
     request: LockRequest,
 }
@@ -741,13 +761,16 @@ impl Kept for Held {
                 value: Vec::new(),
                 lease: self.lease,
             };
-            self.store
+            let made = self
+                .store
                 .transact(TxnRequest {
                     compare: vec![Compare::created(place.key.clone(), 0)],
                     success: vec![RequestOp::put(place)],
                     failure: Vec::new(),
                 })
                 .await?;
+            let revision = made.header.unwrap_or_default().revision;
+            self.created.store(revision, Ordering::Relaxed);
             loop {
                 let queue = self.store.queue(&self.queue).await?;
                 let ours = queue.iter().position(|kv| kv.key == self.place.as_bytes());
@@ -805,6 +828,27 @@ impl Kept for Held {
                 )
                 .await
                 .map(drop)
+        })
+    }
+
+    /// Our place can never be the oldest again once it is gone, so its being there is enough.
+    fn swap<'a>(&'a self, key: &'a str, expected: Expected, value: &'a [u8]) -> Answer<'a, Fenced> {
+        Box::pin(async move {
+            let created = self.created.load(Ordering::Relaxed);
+            let place = || self.place.clone().into_bytes();
+            let compare = vec![Compare::created(place(), created), is_as(key, expected)];
+            if let Some(version) = self.store.put_if(compare, key, value).await? {
+                return Ok(Fenced::Written(version));
+            }
+            let question = RangeRequest {
+                key: place(),
+                ..RangeRequest::default()
+            };
+            let found = self.store.range(question).await?.kvs.pop();
+            Ok(match found {
+                Some(kv) if kv.create_revision == created => Fenced::Conflict,
+                _ => Fenced::Lost,
+            })
         })
     }
 }

@@ -3,6 +3,7 @@
 //! Owns the task that does so, from the request for a lock to its end. Never takes part in how a store grants one.
 //! Spec cluster 3, 3.2, 5. Read next: the `lock` of each store.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at};
 use tracing::warn;
 
-use super::{Answer, Error, Lock};
+use super::{Answer, Error, Expected, Fence, Fenced, Lock};
 
 /// Time to give a lock up. Later, the store ends it by itself.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -35,12 +36,27 @@ pub(super) trait Kept: Send + Sync + 'static {
 
     /// Gives it up.
     fn release(&self) -> Answer<'_, ()>;
+
+    /// Writes a key if it is as expected and the lock is ours.
+    fn swap<'a>(&'a self, key: &'a str, expected: Expected, value: &'a [u8]) -> Answer<'a, Fenced>;
+}
+
+/// The locks of one store, held or waited for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Keepers(watch::Sender<()>);
+
+impl Keepers {
+    /// Waits until there are none.
+    pub(super) async fn settled(&self) {
+        self.0.closed().await;
+    }
 }
 
 type Released = oneshot::Sender<Result<(), Error>>;
 
 /// A lock that is held.
 struct Keeper {
+    kept: Arc<dyn Kept>,
     state: watch::Receiver<State>,
     /// Asks the task to give the lock up, and to say how that went. Dropped, it gives it up without saying anything.
     release: oneshot::Sender<Released>,
@@ -55,6 +71,7 @@ struct State {
 /// Waits for a lock, and keeps what it stands on alive meanwhile and then. `began` is a time before the store made it. Where
 /// the caller stops waiting, or it fails, it is given up again.
 pub(super) async fn take(
+    keepers: &Keepers,
     kept: Arc<dyn Kept>,
     ttl: Duration,
     began: Instant,
@@ -66,7 +83,9 @@ pub(super) async fn take(
     let (state_sender, state) = watch::channel(state);
     let (release, asked) = oneshot::channel();
     let (granted, grant) = oneshot::channel();
+    let (task, under_way) = (Arc::clone(&kept), keepers.0.subscribe());
     tokio::spawn(async move {
+        let kept = task;
         let asked = keep(&*kept, ttl, &state_sender, granted, asked).await;
         state_sender.send_modify(|state| state.is_lost = true);
         let done = timeout(RELEASE_TIMEOUT, kept.release())
@@ -87,11 +106,16 @@ pub(super) async fn take(
                 }
             }
         }
+        drop(under_way);
     });
     grant
         .await
         .unwrap_or_else(|_| Err(Error::Unavailable("the lock ended".to_owned())))?;
-    Ok(Box::new(Keeper { state, release }))
+    Ok(Box::new(Keeper {
+        kept,
+        state,
+        release,
+    }))
 }
 
 /// Until the lock is to be given up; whom to tell.
@@ -153,8 +177,12 @@ async fn given_up(granted: Option<&mut oneshot::Sender<Result<(), Error>>>) {
 }
 
 impl Lock for Keeper {
-    fn held_until(&self) -> Instant {
-        self.state.borrow().held_until
+    fn fence(&self) -> Arc<dyn Fence> {
+        Arc::new(KeptFence {
+            kept: Arc::clone(&self.kept),
+            state: self.state.clone(),
+            begins: Instant::now(),
+        })
     }
 
     fn lost(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -172,6 +200,39 @@ impl Lock for Keeper {
                 return Ok(());
             }
             done.await.unwrap_or(Ok(()))
+        })
+    }
+}
+
+struct KeptFence {
+    kept: Arc<dyn Kept>,
+    state: watch::Receiver<State>,
+    /// A time before now.
+    begins: Instant,
+}
+
+impl fmt::Debug for KeptFence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Fence").field(&self.held_until()).finish()
+    }
+}
+
+impl Fence for KeptFence {
+    fn held_until(&self) -> Instant {
+        let state = *self.state.borrow();
+        if state.is_lost {
+            self.begins
+        } else {
+            state.held_until
+        }
+    }
+
+    fn swap<'a>(&'a self, key: &'a str, expected: Expected, value: &'a [u8]) -> Answer<'a, Fenced> {
+        Box::pin(async move {
+            if self.held_until() <= Instant::now() {
+                return Ok(Fenced::Lost);
+            }
+            self.kept.swap(key, expected, value).await
         })
     }
 }

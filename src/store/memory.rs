@@ -15,8 +15,8 @@ use tokio::sync::watch as signal;
 use tokio::time::Instant;
 
 use super::{
-    Answer, Change, Error, Expected, Kind, Listing, Lock, LockRequest, Pair, Position, Prefix,
-    Seen, Store, Swap, Version, Watch,
+    Answer, Change, Error, Expected, Fence, Fenced, Kind, Listing, Lock, LockRequest, Pair,
+    Position, Prefix, Seen, Store, Swap, Version, Watch,
 };
 
 /// A handle to a store; clones are handles to the same one.
@@ -36,7 +36,9 @@ struct State {
     forgotten: u64,
     error: Option<Error>,
     watches: usize,
-    held: Vec<String>,
+    /// The keys that are locks now, and which of all locks each is.
+    held: BTreeMap<String, u64>,
+    locks: u64,
 }
 
 impl Memory {
@@ -91,6 +93,12 @@ impl Memory {
     pub fn written(&self) -> Vec<String> {
         let state = self.state();
         state.history.iter().map(|(_, key)| key.clone()).collect()
+    }
+
+    /// Ends a lock, as a store does whose holder was not heard of.
+    pub fn expire(&self, key: &str) {
+        self.state().held.remove(key);
+        self.changed.send_replace(());
     }
 
     /// Watches that are open now.
@@ -249,12 +257,15 @@ impl Store for Memory {
     fn lock<'a>(&'a self, request: &'a LockRequest) -> Answer<'a, Box<dyn Lock>> {
         Box::pin(async move {
             let mut changed = self.changed.subscribe();
+            let number;
             loop {
                 {
                     let mut state = self.state();
                     state.works()?;
-                    if !state.held.contains(&request.key) {
-                        state.held.push(request.key.clone());
+                    if !state.held.contains_key(&request.key) {
+                        state.locks += 1;
+                        number = state.locks;
+                        state.held.insert(request.key.clone(), number);
                         state.write(&request.key, Some(request.value.as_bytes()));
                         break;
                     }
@@ -266,6 +277,7 @@ impl Store for Memory {
                 store: self.clone(),
                 changed: self.changed.subscribe(),
                 key: request.key.clone(),
+                number,
             }) as Box<dyn Lock>)
         })
     }
@@ -304,16 +316,58 @@ struct MemoryLock {
     store: Memory,
     changed: signal::Receiver<()>,
     key: String,
+    number: u64,
+}
+
+#[derive(Debug)]
+struct MemoryFence {
+    store: Memory,
+    key: String,
+    number: u64,
+}
+
+impl MemoryFence {
+    fn is_held(&self) -> bool {
+        self.store.state().held.get(&self.key) == Some(&self.number)
+    }
+}
+
+impl Fence for MemoryFence {
+    fn held_until(&self) -> Instant {
+        let now = Instant::now();
+        if self.is_held() {
+            now + Duration::from_secs(20)
+        } else {
+            now
+        }
+    }
+
+    fn swap<'a>(&'a self, key: &'a str, expected: Expected, value: &'a [u8]) -> Answer<'a, Fenced> {
+        Box::pin(async move {
+            if !self.is_held() {
+                return Ok(Fenced::Lost);
+            }
+            self.store
+                .swap(key, expected, value)
+                .await
+                .map(Fenced::from)
+        })
+    }
 }
 
 impl Lock for MemoryLock {
-    fn held_until(&self) -> Instant {
-        Instant::now() + Duration::from_secs(20)
+    fn fence(&self) -> Arc<dyn Fence> {
+        Arc::new(MemoryFence {
+            store: self.store.clone(),
+            key: self.key.clone(),
+            number: self.number,
+        })
     }
 
     fn lost(&mut self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
-            while self.store.state().error.is_none() {
+            let is_held = |state: &State| state.held.get(&self.key) == Some(&self.number);
+            while is_held(&self.store.state()) {
                 self.changed.changed().await.expect("we hold a sender");
             }
         })
@@ -326,7 +380,11 @@ impl Lock for MemoryLock {
 
 impl Drop for MemoryLock {
     fn drop(&mut self) {
-        self.store.state().held.retain(|key| *key != self.key);
+        let mut state = self.store.state();
+        if state.held.get(&self.key) == Some(&self.number) {
+            state.held.remove(&self.key);
+        }
+        drop(state);
         self.store.changed.send_replace(());
     }
 }

@@ -8,6 +8,7 @@
 pub mod backoff;
 pub mod error;
 pub mod follow;
+pub mod leadership;
 #[cfg(test)]
 pub mod memory;
 pub mod settings;
@@ -35,6 +36,7 @@ use crate::limits::{STORE_KEYS_MAX, STORE_TREE_BYTES_MAX};
 
 pub use error::{Error, Fault};
 pub use follow::{Changed, Follower, Status, Tree, Update};
+pub use leadership::{Election, Leadership, Term};
 pub use settings::{Credentials, Kind, Prefix, Settings, Tls};
 
 /// What a store will say. It may be dropped at any time; a write may then have happened or not.
@@ -166,6 +168,12 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Waits until this process holds the lock of that name, in the layout of Traefik 1.7 (spec cluster 3), and writes
     /// `value` into the key. Dropping the future gives the place in the queue up.
     fn lock<'a>(&'a self, request: &'a LockRequest) -> Answer<'a, Box<dyn Lock>>;
+
+    /// Waits until every lock and place in a queue that was given up is given up in the store, too. Who ends the process
+    /// earlier leaves them behind for as long as they last, in the way of the next one.
+    fn settled(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// A watch that is under way. Opened again from the last position after an error; there is never a second one beside it.
@@ -190,14 +198,45 @@ pub struct LockRequest {
 
 /// A lock that is held, and kept alive until it is released or dropped.
 pub trait Lock: Send {
-    /// Until when nobody else can hold it, even if the store is never reached again. It moves on with every renewal.
-    fn held_until(&self) -> Instant;
+    /// What makes holding it a condition of writes.
+    fn fence(&self) -> Arc<dyn Fence>;
 
     /// Waits until the lock is lost.
     fn lost(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
     /// Gives it up, so that the next one need not wait for its end.
     fn release(self: Box<Self>) -> Answer<'static, ()>;
+}
+
+/// A lock as a condition of writes. It outlives the lock, and then refuses them.
+pub trait Fence: fmt::Debug + Send + Sync {
+    /// Until when nobody else can hold the lock, even if the store is never reached again. It moves on with every renewal,
+    /// and is in the past once the lock is lost or given up. By the clock of this machine, so a process that was
+    /// stopped for a while knows it before it does anything else.
+    fn held_until(&self) -> Instant;
+
+    /// [`Store::swap`] in the same store, if the lock is ours at the moment of the write. The store itself says whether it
+    /// is, in the transaction of the write; etcd v2 has none, so there it is asked just before.
+    fn swap<'a>(&'a self, key: &'a str, expected: Expected, value: &'a [u8]) -> Answer<'a, Fenced>;
+}
+
+/// How a conditional write of who holds a lock ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fenced {
+    Written(Version),
+    /// Somebody else wrote first; nothing was changed.
+    Conflict,
+    /// The lock is not ours any more; nothing was changed.
+    Lost,
+}
+
+impl From<Swap> for Fenced {
+    fn from(swap: Swap) -> Self {
+        match swap {
+            Swap::Written(version) => Self::Written(version),
+            Swap::Conflict => Self::Conflict,
+        }
+    }
 }
 
 /// A client for the store of these settings. It connects when it is first asked something.

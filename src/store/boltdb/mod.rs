@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
+use tracing::warn;
 
 use self::file::{Item, Items};
 use super::{
-    Answer, Error, Expected, Kind, Listing, Lock, LockRequest, Pair, Position, Prefix, Seen,
-    Settings, Store, Swap, Version, Watch, bounded,
+    Answer, Error, Expected, Fence, Fenced, Kind, Listing, Lock, LockRequest, Pair, Position,
+    Prefix, Seen, Settings, Store, Swap, Version, Watch, bounded,
 };
 use crate::limits::STORE_ANSWER_BYTES_MAX;
 
@@ -319,17 +320,35 @@ impl Store for BoltDb {
     /// A file is for one node, which is its own leader.
     fn lock<'a>(&'a self, request: &'a LockRequest) -> Answer<'a, Box<dyn Lock>> {
         Box::pin(async move {
-            self.put(&request.key, request.value.as_bytes()).await?;
-            Ok(Box::new(Alone) as Box<dyn Lock>)
+            // For whoever looks into the file. Nothing depends on it.
+            if let Err(error) = self.put(&request.key, request.value.as_bytes()).await {
+                warn!("{} is not written: {error}", request.key);
+            }
+            Ok(Box::new(Alone(Arc::new(self.clone()))) as Box<dyn Lock>)
         })
     }
 }
 
-struct Alone;
+/// A lock that nobody else can want.
+struct Alone(Arc<BoltDb>);
 
-impl Lock for Alone {
+impl Fence for BoltDb {
     fn held_until(&self) -> Instant {
         Instant::now() + LOCK_TIMEOUT
+    }
+
+    fn swap<'a>(&'a self, key: &'a str, expected: Expected, value: &'a [u8]) -> Answer<'a, Fenced> {
+        Box::pin(async move {
+            Store::swap(self, key, expected, value)
+                .await
+                .map(Fenced::from)
+        })
+    }
+}
+
+impl Lock for Alone {
+    fn fence(&self) -> Arc<dyn Fence> {
+        Arc::<BoltDb>::clone(&self.0)
     }
 
     fn lost(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

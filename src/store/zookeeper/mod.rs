@@ -9,6 +9,7 @@ mod wire;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -20,10 +21,10 @@ use tracing::debug;
 use self::link::{Address, Answered, Order};
 use self::wire::{Reader, Stat, Writer, code, op};
 use super::connect::Endpoint;
-use super::keep::{self, Kept};
+use super::keep::{self, Keepers, Kept};
 use super::{
-    Answer, Change, Error, Expected, Kind, Listing, Lock, LockRequest, Pair, Position, Prefix,
-    Seen, Settings, Store, Swap, Version, Watch, bounded,
+    Answer, Change, Error, Expected, Fenced, Kind, Listing, Lock, LockRequest, Pair, Position,
+    Prefix, Seen, Settings, Store, Swap, Version, Watch, bounded,
 };
 use crate::limits::STORE_KEYS_MAX;
 
@@ -47,6 +48,7 @@ struct Shared {
     address: Address,
     /// To the task that holds the connection, which begins with the first question.
     orders: OnceLock<mpsc::Sender<Order>>,
+    keepers: Keepers,
 }
 
 impl fmt::Debug for ZooKeeper {
@@ -76,6 +78,7 @@ impl ZooKeeper {
                 credentials: settings.credentials.clone(),
             },
             orders: OnceLock::new(),
+            keepers: Keepers::default(),
         })))
     }
 
@@ -506,8 +509,18 @@ impl Store for ZooKeeper {
                 mark: format!("_c_{random}-lock-"),
                 request: request.clone(),
             };
-            keep::take(Arc::new(held), link::SESSION_TIMEOUT, Instant::now()).await
+            keep::take(
+                &self.0.keepers,
+                Arc::new(held),
+                link::SESSION_TIMEOUT,
+                Instant::now(),
+            )
+            .await
         })
+    }
+
+    fn settled(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.0.keepers.settled())
     }
 }
 
@@ -724,5 +737,57 @@ impl Kept for Held {
             }
             expect(answered, &path).map(drop)
         })
+    }
+
+    fn swap<'a>(&'a self, key: &'a str, expected: Expected, value: &'a [u8]) -> Answer<'a, Fenced> {
+        Box::pin(async move {
+            let Some(place) = self.ours().await? else {
+                return Ok(Fenced::Lost);
+            };
+            let path = path_of(key);
+            // Any version of our node will do: that it exists is what matters.
+            let check = Writer::default().inner(op::CHECK).text(&place).int(-1);
+            let body = match expected {
+                Expected::Absent => {
+                    if let Some(parent) = parent_of(&path) {
+                        self.store.create(parent, b"", wire::PERSISTENT).await?;
+                    }
+                    let body = check.inner(op::CREATE_2).text(&path).buffer(value);
+                    body.open_to_all().int(wire::PERSISTENT)
+                }
+                Expected::Version(expected) => {
+                    let node = self.store.node(&path).await?;
+                    let Some(node) = node.filter(|node| version(&node.stat) == expected) else {
+                        return Ok(Fenced::Conflict);
+                    };
+                    let body = check.inner(op::SET_DATA).text(&path).buffer(value);
+                    body.int(node.stat.version)
+                }
+            };
+            let answered = self.store.send(op::MULTI, body.end(), None).await?;
+            done(&answered.body)
+        })
+    }
+}
+
+/// How a transaction of a check and a write ended.
+fn done(body: &[u8]) -> Result<Fenced, Error> {
+    let mut reader = Reader(body);
+    let mut next = || -> Result<(i32, i32), Error> {
+        let (kind, _, code) = (reader.int()?, reader.boolean()?, reader.int()?);
+        // An operation that failed, or was not done because another one failed, tells why.
+        let code = if kind == -1 { reader.int()? } else { code };
+        Ok((kind, code))
+    };
+    let (checked, written) = (next()?, next()?);
+    match (checked, written) {
+        ((op::CHECK, _), (op::CREATE_2, _)) => {
+            reader.text()?;
+            Ok(Fenced::Written(version(&reader.stat()?)))
+        }
+        ((op::CHECK, _), (op::SET_DATA, _)) => Ok(Fenced::Written(version(&reader.stat()?))),
+        ((_, code::NO_NODE), _) => Ok(Fenced::Lost),
+        (_, (_, code::BAD_VERSION | code::NO_NODE | code::NODE_EXISTS)) => Ok(Fenced::Conflict),
+        (_, (_, code)) => Err(Error::Protocol(format!("ZooKeeper: error {code}"))),
     }
 }

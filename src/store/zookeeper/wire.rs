@@ -13,6 +13,8 @@ pub(super) mod op {
     pub(in super::super) const GET_CHILDREN: i32 = 8;
     pub(in super::super) const SYNC: i32 = 9;
     pub(in super::super) const PING: i32 = 11;
+    pub(in super::super) const CHECK: i32 = 13;
+    pub(in super::super) const MULTI: i32 = 14;
     pub(in super::super) const CREATE_2: i32 = 15;
     pub(in super::super) const MULTI_READ: i32 = 22;
     pub(in super::super) const AUTH: i32 = 100;
