@@ -359,33 +359,19 @@ impl Head {
             })
     }
 
-    /// Removes what speaks of the sender's connection only: the fields that `Connection` names, then the fixed list
-    /// [`FieldSet::HOP_BY_HOP`] (RFC 9110 7.6.1, spec frontends 11).
+    /// Removes what speaks of the sender's connection only (RFC 9110 7.6.1, spec frontends 11): the fields that
+    /// `Connection` names, and the fixed list. What the removed fields said is in the parse result.
     ///
-    /// Strip first, then set what the proxy itself says (`X-Forwarded-*`, `X-Real-Ip`, framing): a peer that names those
-    /// in `Connection` then only loses its own. Host, Content-Length and whatever the caller needs for framing are not
-    /// its to remove, so naming them does nothing. What the removed fields said is in the parse result.
+    /// For a message that goes on as it came. Where steps of ours change it in between, [`Self::obey_connection`] comes
+    /// before them and [`Self::remove_hop_by_hop`] after them.
     pub fn strip_hop_by_hop(&mut self) {
-        if !self.present.intersects(FieldSet::HOP_BY_HOP) {
-            return;
-        }
-        if self.has(FieldId::Connection) {
-            for at in 0..self.fields.len() {
-                if self.fields[at].id == FieldId::Connection && !self.fields[at].removed {
-                    self.remove_named_in(self.fields[at].value);
-                }
-            }
-        }
-        for field in &mut self.fields {
-            if field.id.is_hop_by_hop() {
-                field.removed = true;
-                self.present.remove(field.id);
-            }
-        }
+        self.obey_connection();
+        self.remove_hop_by_hop();
     }
 
-    /// Removes the fields that `Connection` names, now, and leaves it empty: what is set from here on crosses the proxy,
-    /// whatever the peer has named.
+    /// Removes the fields that `Connection` names, and leaves `Connection` itself. Before anything is set: a peer that
+    /// names what the proxy says (`X-Real-Ip`, the name of a user) then only loses its own. Host, Content-Length and
+    /// whatever the caller needs for framing are not its to remove, so naming them does nothing.
     pub fn obey_connection(&mut self) {
         if !self.has(FieldId::Connection) {
             return;
@@ -395,7 +381,19 @@ impl Head {
                 self.remove_named_in(self.fields[at].value);
             }
         }
-        self.set_known(FieldId::Connection, b"");
+    }
+
+    /// Removes the fixed list, [`FieldSet::HOP_BY_HOP`].
+    pub fn remove_hop_by_hop(&mut self) {
+        if !self.present.intersects(FieldSet::HOP_BY_HOP) {
+            return;
+        }
+        for field in &mut self.fields {
+            if field.id.is_hop_by_hop() {
+                field.removed = true;
+                self.present.remove(field.id);
+            }
+        }
     }
 
     /// Removes the fields that a `Connection` value names. Hop-by-hop ones go anyway, so only the others are looked up.
@@ -595,12 +593,6 @@ mod tests {
             head.strip_hop_by_hop();
             assert_eq!(lines(&head), expected, "Connection: {connection}");
             assert!(!head.has(FieldId::Connection) && !head.has(FieldId::Upgrade));
-            // Strip first, then set: what the proxy says is there whatever the peer named.
-            head.set_known(FieldId::XRealIp, b"9.9.9.9");
-            assert_eq!(
-                head.values(FieldId::XRealIp).collect::<Vec<_>>(),
-                [b"9.9.9.9"]
-            );
         };
         let all =
             "Host: h\nContent-Length: 3\nX-Real-Ip: 1.2.3.4\nX-One: 1\nx-one: 2\nAccept: */*\n";
@@ -616,6 +608,21 @@ mod tests {
             "keep-alive, X-ONE ,accept",
             "Host: h\nContent-Length: 3\nX-Real-Ip: 1.2.3.4\n",
         );
+    }
+
+    #[test]
+    fn what_is_set_after_connection_was_obeyed_stays() {
+        let mut head = head(&[
+            ("Connection", "X-Real-Ip, a"),
+            ("X-Real-Ip", "1"),
+            ("A", "1"),
+        ]);
+        head.obey_connection();
+        head.set_known(FieldId::XRealIp, b"2");
+        head.set_named(b"A", b"2");
+        assert_eq!(head.first(FieldId::Connection), Some(&b"X-Real-Ip, a"[..]));
+        head.remove_hop_by_hop();
+        assert_eq!(lines(&head), "X-Real-Ip: 2\nA: 2\n");
     }
 
     #[test]

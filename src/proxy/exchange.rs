@@ -77,6 +77,8 @@ pub(crate) async fn run(
     if session.request.target() == b"*" {
         return answer(core, client, session, request, Own::Empty).await;
     }
+    // Now, so that rules, steps and servers see the same request, and nothing that is set from here on is taken off.
+    session.request.obey_connection();
     if session.request.has_any(client_certificate::FIELDS) {
         session.request.remove(FieldId::XForwardedTlsClientCert);
         session
@@ -93,7 +95,8 @@ pub(crate) async fn run(
         return answer(core, client, session, request, own).await;
     }
     let entry_point = core.entry_point(client.entry_point);
-    session.takes_gzip = entry_point.compress && compress::is_accepted(&session.request);
+    session.takes_gzip =
+        entry_point.compress && compress::is_accepted(&session.request);
     let steps = &entry_point.middlewares;
     if !steps.is_empty()
         && let Some(refusal) = middlewares(core, client, session, &snapshot, steps).await
@@ -372,7 +375,7 @@ async fn ask(
         Upgrade::None => None,
         Upgrade::WebSocket | Upgrade::Other => session.request.first_span(FieldId::Upgrade),
     };
-    session.request.strip_hop_by_hop();
+    session.request.remove_hop_by_hop();
     let idempotent = is_idempotent(&session.request);
     let tries_max = match core.settings.retry_attempts {
         Some(0) => backend.servers.len(),

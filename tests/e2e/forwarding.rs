@@ -1,7 +1,7 @@
 //! What a server sees of a request, what a client sees of an answer, and what the proxy says when there is none.
 
 use crate::harness::origin::{Deaf, Request};
-use crate::harness::{Coreway, Head, Origin, Response, Start, answer, site};
+use crate::harness::{Coreway, H2Origin, Head, Origin, Response, Start, answer, site};
 
 /// What the server sees of a request with these field lines, entry point lines and frontend lines.
 fn seen(entry_point: &str, frontend: &str, fields: &str) -> Request {
@@ -161,15 +161,28 @@ fn hop_by_hop_fields_of_a_request_end_here() {
     check_fields(&request.head, &[("TE", "trailers")]);
 }
 
+/// Everything that the proxy can say of a request, taken off by a client that names it in `Connection`. With it the options
+/// of a frontend that set the rest of it.
+const NAMED: &str = "Connection: X-Real-Ip, X-Forwarded-For, X-Forwarded-Host, X-Forwarded-Proto, X-Forwarded-Port, \
+    X-Forwarded-Server, X-Forwarded-Prefix, X-Own, X-User, x-replaced-path, X-Gone, Host, Content-Length, \
+    Transfer-Encoding\r\nConnection: Cookie\r\n";
+const SETTING: &str = "[frontends.f.routes.r]\nrule = \"PathPrefixStrip:/x\"\n\
+    [frontends.f.headers.customRequestHeaders]\nX-Own = \"ours\"\n\
+    [frontends.f.auth]\nheaderField = \"X-User\"\nbasic.users = [\"sha:{SHA}qvTGHdzF6KLavt4PO0gs2a6pQ00=\"]\n";
+
+/// A request by the user `sha` that names all that.
+fn naming() -> String {
+    format!(
+        "POST /x/y HTTP/1.1\r\nHost: a.test\r\n{NAMED}Authorization: Basic c2hhOmhlbGxv\r\nX-Own: forged\r\n\
+         X-User: forged\r\nX-Gone: 1\r\nCookie: c\r\nContent-Length: 5\r\n\r\nhello"
+    )
+}
+
 #[test]
 fn connection_cannot_name_what_the_proxy_sets() {
     let origin = Origin::text("ok");
-    let coreway = Coreway::before(&origin);
-    let response = coreway.exchange(
-        "POST / HTTP/1.1\r\nHost: a.test\r\nConnection: X-Real-Ip, X-Forwarded-For, X-Forwarded-Host, X-Forwarded-Proto, \
-         X-Forwarded-Server, Host, Content-Length, Transfer-Encoding\r\nContent-Length: 5\r\n\r\nhello",
-    );
-    assert_eq!(response.status, 200);
+    let coreway = Coreway::serve(&(site(&origin) + SETTING));
+    assert_eq!(coreway.exchange(naming()).status, 200);
     let request = origin.last();
     check_fields(
         &request.head,
@@ -178,12 +191,63 @@ fn connection_cannot_name_what_the_proxy_sets() {
             ("X-Forwarded-For", "127.0.0.1"),
             ("X-Forwarded-Host", "a.test"),
             ("X-Forwarded-Proto", "http"),
+            ("X-Forwarded-Port", "80"),
+            ("X-Forwarded-Prefix", "/x"),
+            ("X-Own", "ours"),
+            ("X-User", "sha"),
+            ("X-Gone", "-"),
+            ("Cookie", "-"),
+            ("Connection", "-"),
             ("Host", &origin.address().to_string()),
             ("Content-Length", "5"),
         ],
     );
     assert!(request.field("X-Forwarded-Server").is_some());
     assert_eq!(request.text(), "hello");
+}
+
+#[test]
+fn connection_cannot_name_what_the_proxy_sets_for_a_server_over_http2() {
+    let origin = H2Origin::text("ok");
+    let coreway = Coreway::serve(&(origin.site() + SETTING));
+    assert_eq!(coreway.exchange(naming()).status, 200);
+    let seen = origin.last();
+    let field = |name| {
+        let values = seen.headers().get_all(name).iter();
+        let values: Vec<&str> = values.map(|value| value.to_str().unwrap()).collect();
+        values.join(" + ")
+    };
+    for (name, expected) in [
+        ("x-real-ip", "127.0.0.1"),
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-forwarded-host", "a.test"),
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-port", "80"),
+        ("x-forwarded-prefix", "/x"),
+        ("x-own", "ours"),
+        ("x-user", "sha"),
+        ("x-gone", ""),
+        ("cookie", ""),
+        ("content-length", "5"),
+    ] {
+        assert_eq!(field(name), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_rule_may_ask_for_connection_but_not_for_what_it_takes_off() {
+    let origin = Origin::text("ok");
+    let rules = |rule: &str| site(&origin) + &format!("routes.r.rule = '{rule}'\n");
+    let ask =
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, X-Secret\r\nX-Secret: 1\r\n\r\n";
+    let coreway = Coreway::serve(&rules("HeadersRegexp:Connection,keep-alive"));
+    assert_eq!(coreway.exchange(ask).status, 200);
+    coreway.reload(&rules("Headers:X-Secret,1"));
+    assert_eq!(coreway.exchange(ask).status, 404);
+    assert_eq!(
+        coreway.exchange(ask.replace("X-Secret\r", "x\r")).status,
+        200
+    );
 }
 
 #[test]

@@ -42,10 +42,9 @@ impl Passing {
     }
 }
 
-/// Gives a field the one value that we stand for, or none: whatever the client wrote under that name in any case, and
-/// whatever it named in `Connection`, is gone.
+/// Gives a field the one value that we stand for, or none: whatever the client wrote under that name, in any case, is
+/// gone.
 pub(crate) fn vouch(head: &mut Head, name: &[u8], value: Option<&[u8]>) {
-    head.obey_connection();
     head.remove_named(name);
     if let Some(value) = value {
         head.push(name, value);
