@@ -5,15 +5,20 @@ use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use coreway::backend::breaker::Seen;
 use coreway::compile::{Memory, Target, World, compile};
 use coreway::config::dynamic_from_toml;
 use coreway::frontend::Scratch;
 use coreway::frontend::middleware::auth::basic::Judgement;
 use coreway::frontend::middleware::auth::verdicts::Verdicts;
-use coreway::frontend::middleware::{Context, Middleware, on_answer, on_request};
+use coreway::frontend::middleware::{
+    Context, Middleware, Verdict, compress, on_answer, on_request,
+};
 use coreway::http::Head;
+use coreway::http::body::Framing;
 use coreway::snapshot::Snapshot;
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use md5::{Digest, Md5};
 
 /// One frontend with these options.
 fn snapshot(options: &str) -> Snapshot {
@@ -125,7 +130,7 @@ fn benches(criterion: &mut Criterion) {
     }
     answers.finish();
 
-    // A user whose password is remembered, and a proof that is looked through and found wanting: a good one is good once.
+    // A user whose password is remembered, and one with a new proof each time.
     let remembered = snapshot(
         "auth.headerField = 'X-User'\nauth.basic.users = ['test:$apr1$H6uskkkW$IgXLP6ewTrSuBkTrqE8wj/']",
     );
@@ -156,19 +161,43 @@ fn benches(criterion: &mut Criterion) {
             BatchSize::SmallInput,
         );
     });
-    let proven = snapshot("auth.digest.users = ['test:traefik:00']");
+    let proven = snapshot(&format!(
+        "auth.digest.users = ['test:traefik:{}']",
+        md5("test:traefik:secret")
+    ));
     let steps = &proven.frontends[0].middlewares;
-    auth.bench_function("digest", |bencher| {
+    let Verdict::Answer(challenge) =
+        on_request(steps, &mut head(), context, &mut Scratch::default())
+    else {
+        panic!("nobody passes without a proof");
+    };
+    let challenge = String::from_utf8(challenge.fields[0].1.clone()).expect("text");
+    let mut count = 0;
+    auth.bench_function("digest/passes", |bencher| {
         bencher.iter_batched_ref(
             || {
-                with(
-                    "Digest username=\"test\", realm=\"traefik\", nonce=\"AAAAAAAAAAAAAAAA\", uri=\"/\", \
-                     response=\"00000000000000000000000000000000\", opaque=\"AAAAAAAAAAAAAAAA\", qop=auth, nc=1, cnonce=\"c\"",
-                )
+                count += 1;
+                with(&proof(&challenge, count))
             },
-            |head| black_box(on_request(steps, head, context, &mut Scratch::default())),
+            |head| {
+                let verdict = on_request(steps, head, context, &mut Scratch::default());
+                assert!(matches!(verdict, Verdict::Pass));
+            },
             BatchSize::SmallInput,
         );
+    });
+    // What it does itself when it passes: the question. The rest is an exchange with the other server.
+    let asked = snapshot("auth.forward.address = 'http://127.0.0.1:1/'");
+    let Some(Middleware::Forward(forward)) = asked.frontends[0].middlewares.first() else {
+        panic!("the only step");
+    };
+    let mut out = Vec::with_capacity(4096);
+    auth.bench_function("forward/question", |bencher| {
+        let head = head();
+        bencher.iter(|| {
+            out.clear();
+            forward.question(black_box(&head), context, "192.0.2.7", &mut out);
+        });
     });
     auth.finish();
 
@@ -190,7 +219,75 @@ fn benches(criterion: &mut Criterion) {
     limits.bench_function("max_conn", |bencher| {
         bencher.iter(|| drop(black_box(connections.enter(&request, peer))));
     });
+    let guarded = snapshot(
+        "[backends.b.circuitBreaker]\nexpression = 'NetworkErrorRatio() > 0.5 || LatencyAtQuantileMS(50.0) > 100'\n",
+    );
+    let breaker = guarded.backends[0].breaker.as_ref().expect("written");
+    limits.bench_function("circuit_breaker", |bencher| {
+        bencher.iter(|| {
+            now += 2_000;
+            assert!(breaker.admit(now).passes);
+            let seen = Seen {
+                status: 200,
+                milliseconds: Some(1),
+            };
+            black_box(breaker.record(0, seen, now))
+        });
+    });
     limits.finish();
+
+    let mut others = criterion.benchmark_group("middleware/other");
+    let answer = head();
+    others.bench_function("compress/decision", |bencher| {
+        bencher.iter(|| {
+            black_box(compress::is_accepted(black_box(&request)))
+                && compress::is_worth_it(black_box(&answer), Framing::Length(10_000), b"")
+        });
+    });
+    let pages =
+        snapshot("errors.e = { status = ['404', '500-599'], backend = 'c' }\n[backends.c]\n");
+    others.bench_function("error_page/none", |bencher| {
+        bencher.iter(|| {
+            black_box(&pages.frontends[0])
+                .page_for(black_box(200))
+                .is_none()
+        });
+    });
+    others.bench_function("connection/obeyed", |bencher| {
+        bencher.iter_batched_ref(
+            || {
+                let mut head = head();
+                head.push(b"Connection", b"keep-alive, X-One");
+                head
+            },
+            |head| {
+                head.obey_connection();
+                head.remove_hop_by_hop();
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    others.finish();
+}
+
+fn md5(text: &str) -> String {
+    let digest = Md5::digest(text);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a client answers to a challenge.
+fn proof(challenge: &str, count: usize) -> String {
+    let part = |name: &str| {
+        let rest = challenge.split_once(&format!("{name}=\"")).expect(name).1;
+        rest.split_once('"').expect("an end").0
+    };
+    let (nonce, opaque) = (part("nonce"), part("opaque"));
+    let (user, request) = (md5("test:traefik:secret"), md5("GET:/some/path?query=1"));
+    let response = md5(&format!("{user}:{nonce}:{count:08x}:c:auth:{request}"));
+    format!(
+        "Digest username=\"test\", realm=\"traefik\", nonce=\"{nonce}\", uri=\"/some/path?query=1\", \
+         response=\"{response}\", opaque=\"{opaque}\", algorithm=MD5, qop=auth, nc={count:08x}, cnonce=\"c\""
+    )
 }
 
 criterion_group!(middlewares, benches);

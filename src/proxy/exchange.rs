@@ -96,7 +96,7 @@ pub(crate) async fn run(
     }
     let entry_point = core.entry_point(client.entry_point);
     session.takes_gzip =
-        entry_point.compress && compress::is_accepted(&session.request);
+        entry_point.compress && middleware::compress::is_accepted(&session.request);
     let steps = &entry_point.middlewares;
     if !steps.is_empty()
         && let Some(refusal) = middlewares(core, client, session, &snapshot, steps).await

@@ -7,6 +7,7 @@
 
 pub mod auth;
 pub mod client_certificate;
+pub mod compress;
 pub mod headers;
 pub mod rate_limit;
 pub mod redirect;
