@@ -39,6 +39,12 @@ RIVALS = {
     "nginx": ("nginx.conf", ["nginx", "-e", "stderr", "-p", "{work}", "-c", "{config}"]),
     "coreway": ("coreway.toml", ["{coreway}", "--configFile={config}", f"--reactor.cores={PROXY_CPU}-{PROXY_CPU}"]),
 }
+# The same proxy with the steps of a usual site on every request.
+RIVALS["coreway-chain"] = ("coreway-chain.toml", RIVALS["coreway"][1])
+# The same proxy, with a path that wants a password.
+RIVALS["coreway-passwords"] = ("coreway-passwords.toml", RIVALS["coreway"][1])
+# What a request says for those steps to let it pass.
+CHAIN_FIELDS = ["Authorization: Basic dGVzdDp0ZXN0"]
 PACKAGES = {
     "haproxy": "haproxy",
     "nginx": "nginx-light",
@@ -77,15 +83,20 @@ def prepare(options, programs=()):
             raise Problem(f"unknown proxy {name!r}; known are {', '.join(RIVALS)}")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    needed = {name.split("-")[0] for name in options.proxies if name != "coreway"} | set(programs)
+    needed = ({family(name) for name in options.proxies} - {"coreway"}) | set(programs)
     install(sorted(program for program in needed if shutil.which(program) is None))
     build = ["cargo", "build", "--release", "--locked", "--quiet", "--example", "origin"]
-    if options.coreway is None and "coreway" in options.proxies:
+    if options.coreway is None and "coreway" in map(family, options.proxies):
         build += ["--bin", "coreway"]
     if options.coreway is None or not ORIGIN.exists():
         if subprocess.run(build, cwd=ROOT, timeout=1800).returncode != 0:
             raise Problem("the build failed")
     options.coreway = (options.coreway or TARGET / "release/coreway").resolve()
+
+
+def family(name):
+    """The program that a proxy is: `haproxy` of `haproxy-tuned`."""
+    return name.split("-")[0]
 
 
 def install(programs):
@@ -296,8 +307,9 @@ def status_kib(pid, field):
 
 
 @contextlib.contextmanager
-def proxy(name, origin_port, options, wrapper=(), single_process=False, start_seconds=15):
-    """A proxy on the proxy's CPU in front of the origin, started fresh and checked to forward; yields `Running`.
+def proxy(name, origin_port, options, wrapper=(), single_process=False, start_seconds=15, fields=()):
+    """A proxy on the proxy's CPU in front of the origin, started fresh and checked to forward requests with these fields;
+    yields `Running`.
 
     `wrapper` is put before its command (valgrind); `{work}` in it is the proxy's temporary folder. `single_process` keeps nginx from forking, for the same reason.
     """
@@ -321,7 +333,7 @@ def proxy(name, origin_port, options, wrapper=(), single_process=False, start_se
         with started([*(part.format(work=work) for part in wrapper), *command], log, PROXY_CPU) as process:
             try:
                 wait_for(ports["PROXY"], process, log, start_seconds)
-                check_forwards(ports["PROXY"], origin_port, start_seconds)
+                check_forwards(ports["PROXY"], origin_port, start_seconds, fields)
             except Problem as problem:
                 raise Problem(f"{name}: {problem}") from problem
             yield Running(name, ports, process, Path(work))
@@ -332,10 +344,10 @@ def proxy(name, origin_port, options, wrapper=(), single_process=False, start_se
 # ---- Clients.
 
 
-def get(port, path, seconds=5):
+def get(port, path, seconds=5, fields=()):
     """One request on a connection of its own: (status, body)."""
     with socket.create_connection(("127.0.0.1", port), seconds) as stream:
-        stream.sendall(request(path, close=True))
+        stream.sendall(request(path, ["Connection: close", *fields]))
         data = b""
         while piece := stream.recv(1 << 18):
             data += piece
@@ -343,28 +355,28 @@ def get(port, path, seconds=5):
     return (int(head.split()[1]) if head else 0), body
 
 
-def request(path, close=False):
-    extra = "Connection: close\r\n" if close else ""
+def request(path, fields=()):
+    extra = "".join(f"{field}\r\n" for field in fields)
     return f"GET {path} HTTP/1.1\r\nHost: load.test\r\nUser-Agent: loadtest\r\nAccept: */*\r\n{extra}\r\n".encode()
 
 
-def check_forwards(port, origin_port, seconds):
+def check_forwards(port, origin_port, seconds, fields):
     """Compares the answers of a proxy with the origin's. A proxy may listen before it has a configuration: it gets time."""
     until = time.monotonic() + seconds
     for path in ("/", "/10k", "/1m"):
         expected = get(origin_port, path)
-        while (answer := get(port, path, seconds)) != expected:
+        while (answer := get(port, path, seconds, fields)) != expected:
             if time.monotonic() > until:
                 raise Problem(f"{path} is answered with status {answer[0]} and {len(answer[1])} bytes")
             time.sleep(0.05)
 
 
-def wrk(port, path, connections, seconds, close=False, tls=False):
+def wrk(port, path, connections, seconds, close=False, tls=False, fields=()):
     """Loads a proxy with wrk from the other CPUs; returns what `report.lua` prints."""
     command = ["taskset", "-c", others(), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
     command += ["-s", str(HERE / "report.lua")]
-    if close:
-        command += ["-H", "Connection: close"]
+    for field in [*fields, *(["Connection: close"] if close else [])]:
+        command += ["-H", field]
     done = subprocess.run(
         [*command, f"http{'s' if tls else ''}://127.0.0.1:{port}{path}"], capture_output=True, text=True, timeout=seconds + 30
     )
@@ -420,7 +432,8 @@ def handshakes(port, seconds, resumed=False):
 class Clients:
     """Keep-alive connections that each have at most one request under way: slower than wrk, but it sends an exact number."""
 
-    def __init__(self, port, connections, seconds=60, tls=False):
+    def __init__(self, port, connections, seconds=60, tls=False, fields=()):
+        self.request = request("/", fields)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         self.until = time.monotonic() + seconds
@@ -448,12 +461,12 @@ class Clients:
     def ask(self, requests, at_once=None):
         """Sends `requests` requests, at most `at_once` under way (default: one on each connection), and waits for the
         answers. The connections take turns."""
-        ask, sent, done = request("/"), 0, 0
+        sent, done = 0, 0
         under_way = {}
         while done < requests:
             while sent < requests and len(under_way) < (at_once or len(self.streams)):
                 number = self.resting.popleft()
-                self.streams[number].send(ask)
+                self.streams[number].send(self.request)
                 under_way[number] = None
                 sent += 1
             if time.monotonic() > self.until:
