@@ -64,6 +64,7 @@ fn swap(criterion: &mut Criterion) {
         upstream_idle_max: 1,
         retry_attempts: None,
         retry_budget: None,
+        held: Default::default(),
         descriptors_max: 1024,
         upstream_tls: Default::default(),
         host_name: "bench".to_owned(),

@@ -198,10 +198,11 @@ pub const BUFFERING_ATTEMPTS_MAX: u32 = 11;
 /// Bytes of a body that `buffering` holds in memory where its options do not say.
 pub const BUFFERING_MEMORY_BYTES: u64 = 1024 * 1024;
 
-/// Bytes of all bodies that `buffering` holds in memory. Over it they go to files early.
+/// Bytes of all bodies that `buffering` holds in memory, where `[buffering]` does not say. Over it they go to files early.
 pub const HELD_MEMORY_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// Bytes of all bodies that `buffering` holds in files. Over it: 503. The disk is another bound, with the same answer.
+/// Bytes of all bodies that `buffering` holds in files, where `[buffering]` does not say. Over it: 503. The disk is another
+/// bound, with the same answer.
 pub const HELD_FILES_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
 /// Threads that read and write those files.

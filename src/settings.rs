@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::frontend::middleware::Middleware;
+use crate::limits::{HELD_FILES_BYTES_MAX, HELD_MEMORY_BYTES_MAX};
 use crate::tls;
 
 /// Everything a core is told at start.
@@ -25,10 +26,30 @@ pub struct Settings {
     pub retry_budget: Option<u32>,
     /// File descriptors this process may have open at once.
     pub descriptors_max: usize,
+    /// What the bodies that `buffering` holds may take.
+    pub held: HeldBounds,
     /// How `https://` servers are spoken to.
     pub upstream_tls: tls::Client,
     /// Value of `X-Forwarded-Server`.
     pub host_name: String,
+}
+
+/// Bytes of all bodies of the process that are held whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldBounds {
+    /// Over it they go to files early.
+    pub memory: u64,
+    /// Over it they are refused.
+    pub files: u64,
+}
+
+impl Default for HeldBounds {
+    fn default() -> Self {
+        Self {
+            memory: HELD_MEMORY_BYTES_MAX,
+            files: HELD_FILES_BYTES_MAX,
+        }
+    }
 }
 
 /// An address we listen on.

@@ -12,10 +12,11 @@ use std::time::{Duration, SystemTime};
 use super::auth_server::Address;
 use super::{Rejection, Severity, Target, auth, auth_server, certificate, middleware};
 use crate::config::dynamic::AuthForward;
+use crate::config::global::BufferingBounds;
 use crate::config::{Global, Place, entrypoint};
 use crate::frontend::middleware::auth::digest::Nonces;
 use crate::frontend::middleware::auth::forward::AuthServerId;
-use crate::settings::{EntryPoint, Settings, Timeouts, Trust};
+use crate::settings::{EntryPoint, HeldBounds, Settings, Timeouts, Trust};
 
 /// Idle connections kept for a server when `maxIdleConnsPerHost` is 0 (spec static-config 3).
 const UPSTREAM_IDLE_FALLBACK: usize = 2;
@@ -80,6 +81,10 @@ pub fn settings(
             ));
         }
     }
+    let held = held(&global.buffering).unwrap_or_else(|rejection| {
+        fatal.push(rejection);
+        HeldBounds::default()
+    });
     if !fatal.is_empty() {
         return Err(fatal);
     }
@@ -108,10 +113,25 @@ pub fn settings(
             .and_then(|retry| u32::try_from(retry.budget?).ok())
             .filter(|percent| *percent > 0),
         descriptors_max: machine.descriptors_max,
+        held,
         upstream_tls: certificate::client(global, machine, &mut closed),
         host_name: machine.host_name.clone(),
     };
     Ok((settings, closed))
+}
+
+/// What held bodies may take.
+fn held(written: &BufferingBounds) -> Result<HeldBounds, Rejection> {
+    let bytes = |name: &str, bytes: i64| {
+        u64::try_from(bytes).map_err(|_| {
+            let message = format!("buffering: {name} should be >= 0, found {bytes}");
+            rejection(&written.place, message)
+        })
+    };
+    Ok(HeldBounds {
+        memory: bytes("memoryBytes", written.memory_bytes)?,
+        files: bytes("fileBytes", written.file_bytes)?,
+    })
 }
 
 /// Where each entry point of the configuration is, opened or not; those without a usable address are not there.

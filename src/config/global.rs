@@ -11,6 +11,7 @@ use super::entrypoint::EntryPoint;
 use super::observe::{AccessLog, Api, Metrics, Ping, Rest, Tracing, Web};
 use super::option::{Constraint, Foreign, options};
 use super::store::{BoltDb, Cluster, Consul, Etcd, ZooKeeper};
+use crate::limits::{HELD_FILES_BYTES_MAX, HELD_MEMORY_BYTES_MAX};
 
 options! {
     /// Every static option, after defaults, file and flags.
@@ -58,6 +59,8 @@ options! {
         "forwardingTimeouts" forwarding_timeouts: ForwardingTimeouts,
         /// Tries requests again when a server cannot be reached.
         "retry" retry: Option<Retry>,
+        /// What the bodies that backends with `buffering` hold may take, Coreway's own section.
+        "buffering" buffering: BufferingBounds,
         /// Defaults of health checks.
         "healthCheck" health_check: HealthCheckDefaults,
         /// Follows CNAMEs of hosts in rules.
@@ -148,6 +151,15 @@ options! {
         "attempts" attempts: i64,
         /// Further tries for each hundred requests, Coreway's own; left out or 0, there is no limit. See [servers.md](servers.md#retries).
         "budget" budget: Option<i64>,
+    }
+
+    /// What all held bodies together may take.
+    pub struct BufferingBounds {
+        place;
+        /// Bytes of memory, over all cores. Over it bodies go to files before their backend asks for it; 0 holds nothing in memory.
+        "memoryBytes" memory_bytes: i64 = HELD_MEMORY_BYTES_MAX as i64,
+        /// Bytes of files, over all cores, in the folder that `TMPDIR` names (`/tmp`). Over it, and where the disk is full, the answer is 503.
+        "fileBytes" file_bytes: i64 = HELD_FILES_BYTES_MAX as i64,
     }
 
     /// Defaults of health checks.

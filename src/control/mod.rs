@@ -562,6 +562,7 @@ mod tests {
             upstream_idle_max: 2,
             retry_attempts: None,
             retry_budget: None,
+            held: Default::default(),
             upstream_tls: Default::default(),
             host_name: "edge".to_owned(),
         };

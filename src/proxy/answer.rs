@@ -353,7 +353,7 @@ async fn hold(
     {
         return Err(failed(Cause::AnswerTooLong));
     }
-    let mut held = Held::new(&core.disk, bounds);
+    let mut held = Held::new(&core.disk, bounds, core.settings.held);
     let mut reader = BodyReader::new(response.framing);
     let mut arrived = std::mem::replace(piece, Buffer::empty());
     loop {

@@ -244,7 +244,7 @@ pub(crate) async fn hold(
         answer::go_on(client, &told).await?;
     }
     session.body_begun = true;
-    let mut held = Held::new(&core.disk, bounds);
+    let mut held = Held::new(&core.disk, bounds, core.settings.held);
     let sending = Sending {
         framing: request.framing,
         inbound: &mut session.inbound,

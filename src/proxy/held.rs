@@ -13,11 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::disk::Disk;
 use crate::backend::buffering::Bounds;
-use crate::limits::{
-    BUFFER_LARGE_BYTES, BUFFER_SMALL_BYTES, HELD_FILES_BYTES_MAX, HELD_MEMORY_BYTES_MAX,
-};
+use crate::limits::{BUFFER_LARGE_BYTES, BUFFER_SMALL_BYTES};
 use crate::mailbox::DiskJob;
 use crate::reactor::{Buffer, Room};
+use crate::settings::HeldBounds;
 
 /// Bytes of held bodies in memory and in files, of all cores. Exact, and written only where a backend has `buffering`.
 static IN_MEMORY: AtomicU64 = AtomicU64::new(0);
@@ -27,6 +26,8 @@ static IN_FILES: AtomicU64 = AtomicU64::new(0);
 pub(crate) struct Held {
     disk: Rc<Disk>,
     bounds: Bounds,
+    /// Of all of them together.
+    all: HeldBounds,
     /// Full small buffers, but for the last.
     front: Vec<Buffer>,
     front_bytes: u64,
@@ -47,10 +48,11 @@ pub(crate) enum NotHeld {
 }
 
 impl Held {
-    pub(crate) fn new(disk: &Rc<Disk>, bounds: Bounds) -> Self {
+    pub(crate) fn new(disk: &Rc<Disk>, bounds: Bounds, all: HeldBounds) -> Self {
         Self {
             disk: Rc::clone(disk),
             bounds,
+            all,
             front: Vec::new(),
             front_bytes: 0,
             file: None,
@@ -97,7 +99,7 @@ impl Held {
             let count = room
                 .min(piece.len())
                 .min(usize::try_from(allowed).unwrap_or(usize::MAX));
-            if count == 0 || !claim(&IN_MEMORY, count as u64, HELD_MEMORY_BYTES_MAX) {
+            if count == 0 || !claim(&IN_MEMORY, count as u64, self.all.memory) {
                 break;
             }
             if filled == 0 {
@@ -116,7 +118,7 @@ impl Held {
     async fn write_tail(&mut self) -> io::Result<()> {
         let mut tail = std::mem::replace(&mut self.tail, Buffer::empty());
         let count = tail.len() as u64;
-        if !claim(&IN_FILES, count, HELD_FILES_BYTES_MAX) {
+        if !claim(&IN_FILES, count, self.all.files) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let job = DiskJob::Write {

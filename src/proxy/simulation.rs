@@ -1159,6 +1159,7 @@ fn settings() -> Settings {
         upstream_tls: Default::default(),
         retry_attempts: [None, Some(0), Some(2)][below(3)],
         retry_budget: None,
+        held: Default::default(),
         host_name: "simulation".to_owned(),
     }
 }

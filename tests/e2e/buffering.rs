@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::h2::{Http2, request};
 use crate::harness::wire::Framing;
-use crate::harness::{Coreway, Gate, Origin, answer, backend, eventually, site};
+use crate::harness::{Coreway, Gate, Origin, Start, answer, backend, eventually, site};
 
 fn buffered(origin: &Origin, options: &str) -> String {
     site(origin) + &format!("[backends.b.buffering]\n{options}\n")
@@ -157,6 +157,55 @@ fn long_bodies_are_in_files_that_vanish() {
     drop(client);
     eventually("it is gone", || files(&coreway) == 0);
     assert_eq!(origin.requests().len(), 2, "nobody heard of that one");
+}
+
+#[test]
+fn all_bodies_together_take_what_they_may() {
+    const MEMORY: usize = 100_000;
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let origin = Origin::new(move |request| {
+        if request.head.field("X-Waits").is_some() {
+            opened.wait();
+        }
+        answer(200, &request.text())
+    });
+    let coreway = Start::new()
+        .table(&format!(
+            "[buffering]\nmemoryBytes = {MEMORY}\nfileBytes = 1_500_000\n"
+        ))
+        .serve(&buffered(&origin, "maxResponseBodyBytes = 100_000_000"));
+    let held = |length: usize| {
+        let before = origin.requests().len();
+        let mut client = coreway.client();
+        client.send(post(&text(length)).replacen("Host", "X-Waits: 1\r\nHost", 1));
+        eventually("the server has all of it", || {
+            origin.requests().len() > before
+        });
+        client
+    };
+    // The first takes all the memory there is; what comes now is in a file, though its backend would allow it a MiB.
+    let first = held(MEMORY);
+    assert_eq!(files(&coreway), 0);
+    let second = held(600_000);
+    assert_eq!(files(&coreway), 1);
+    // And the next one has no room there either. Others, which fit into what is being received, are served.
+    let mut third = coreway.client();
+    third.send_what_goes(post(&text(1_200_000)));
+    let third = third.response();
+    assert_eq!(
+        (third.status, third.text().as_str()),
+        (503, "Service Unavailable")
+    );
+    assert_eq!(coreway.exchange(post("short")).text(), "short");
+    gate.open();
+    for (mut client, length) in [(first, MEMORY), (second, 600_000)] {
+        assert!(client.response().text() == text(length), "{length}");
+    }
+    eventually("the files are gone", || files(&coreway) == 0);
+    eventually("there is room again", || {
+        coreway.exchange(post(&text(600_000))).status == 200
+    });
 }
 
 #[test]
