@@ -21,12 +21,14 @@ use std::thread;
 use std::time::Duration;
 
 use coreway::compile::{Memory, World, compile};
-use coreway::config::{Dynamic, dynamic};
+use coreway::config::{Dynamic, dynamic, dynamic_from_toml};
+use coreway::control::hashing;
 use coreway::mailbox::{Message, Report};
 use coreway::proxy;
 use coreway::reactor::{self, Choice};
 use coreway::settings::{EntryPoint, Settings, Timeouts, Trust};
 
+use super::auth::{digest_user, proof};
 use crate::harness::{DEADLINE, Origin, answer};
 
 /// Requests before counting: buffers, heads and connections find their size.
@@ -109,23 +111,24 @@ fn allocations(work: impl FnOnce()) -> u64 {
     ALLOCATIONS.load(Ordering::SeqCst)
 }
 
-/// A core that serves a thousand hosts, a stripped prefix and everything else, before one server.
+/// A core that serves a thousand hosts, a stripped prefix, frontends with steps, and everything else, before one server.
 struct Proxy {
     launched: Option<proxy::Launched>,
 }
 
 impl Proxy {
     fn start(origin: &Origin) -> Self {
+        let entry_point = |name: &str, compress| EntryPoint {
+            name: name.to_owned(),
+            address: "127.0.0.1:0".parse().unwrap(),
+            forwarded_headers: Trust::Networks(Vec::new()),
+            proxy_protocol: None,
+            middlewares: Box::default(),
+            compress,
+            tls: None,
+        };
         let settings = Settings {
-            entry_points: vec![EntryPoint {
-                name: "http".to_owned(),
-                address: "127.0.0.1:0".parse().unwrap(),
-                forwarded_headers: Trust::Networks(Vec::new()),
-                proxy_protocol: None,
-                middlewares: Box::default(),
-                compress: false,
-                tls: None,
-            }],
+            entry_points: vec![entry_point("http", false), entry_point(COMPRESSING, true)],
             timeouts: Timeouts {
                 read: None,
                 write: None,
@@ -136,6 +139,7 @@ impl Proxy {
             upstream_idle_max: 200,
             retry_attempts: None,
             retry_budget: None,
+            held: Default::default(),
             descriptors_max: 1024,
             upstream_tls: Default::default(),
             host_name: "test".to_owned(),
@@ -144,9 +148,11 @@ impl Proxy {
         let cpu = reactor::cpus_allowed()[0];
         let (sender, reports) = crossbeam::channel::unbounded();
         let launched = proxy::launch(&settings, &[cpu], false, driver, &sender).unwrap();
+        hashing::start(&launched.work, 1, || Ok(())).unwrap();
+        let entry_points = vec!["http".to_owned(), COMPRESSING.to_owned()];
         let world = World {
-            entry_points: vec!["http".to_owned()],
-            default_entry_points: vec!["http".to_owned()],
+            default_entry_points: entry_points.clone(),
+            entry_points,
             cores: 1,
             ..World::default()
         };
@@ -166,9 +172,9 @@ impl Proxy {
         }
     }
 
-    fn connect(&self) -> TcpStream {
+    fn connect(&self, entry_point: usize) -> TcpStream {
         let launched = self.launched.as_ref().unwrap();
-        let stream = TcpStream::connect(launched.addresses[0]).unwrap();
+        let stream = TcpStream::connect(launched.addresses[entry_point]).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream
@@ -223,19 +229,95 @@ fn written(origin: &Origin) -> Dynamic {
         };
         (rule, frontend)
     });
-    Dynamic {
-        frontends: frontends.collect(),
-        backends: BTreeMap::from([("b".to_owned(), backend), ("s".to_owned(), sticky)]),
-        ..Dynamic::default()
-    }
+    let (mut dynamic, _) = dynamic_from_toml("steps", &with_steps(origin)).unwrap();
+    dynamic.frontends.extend(frontends);
+    dynamic
+        .backends
+        .extend([("b".to_owned(), backend), ("s".to_owned(), sticky)]);
+    dynamic
 }
 
-/// Sends `request` and reads the answer, so many times. The answers are all as long as the first.
-fn exchange(stream: &mut TcpStream, request: &str, expected: &str, times: usize) {
+/// The entry point whose answers are compressed, and its index.
+const COMPRESSING: &str = "compressing";
+const COMPRESSING_AT: usize = 1;
+
+/// Frontends with steps that let every request of the test pass: for each its path, its options, and what a request says.
+const STEPS: [(&str, &str, &str); 9] = [
+    (
+        "white-list",
+        "whiteList.sourceRange = ['10.0.0.0/8', '127.0.0.1']\nwhiteList.useXForwardedFor = true\n",
+        "X-Forwarded-For: 192.0.2.1\r\n",
+    ),
+    (
+        "redirect",
+        "redirect = { regex = '^https://(.*)', replacement = 'http://$1' }\n",
+        "",
+    ),
+    (
+        "custom-fields",
+        "headers.customRequestHeaders = { X-One = '1', X-Two = '' }\n\
+         headers.customResponseHeaders = { X-One = '1', Content-Type = '' }\n",
+        "X-Two: 2\r\nConnection: keep-alive, X-One\r\nX-One: 2\r\n",
+    ),
+    (
+        "security",
+        "headers = { allowedHosts = ['b', 'a'], STSSeconds = 31536000, forceSTSHeader = true, frameDeny = true, \
+         contentTypeNosniff = true, contentSecurityPolicy = 'script-src $NONCE' }\n",
+        "",
+    ),
+    (
+        "basic",
+        "auth = { headerField = 'X-User', basic.users = ['sha:{SHA}qvTGHdzF6KLavt4PO0gs2a6pQ00='], basic.removeHeader = true }\n",
+        "Authorization: Basic c2hhOmhlbGxv\r\n",
+    ),
+    ("client-certificate", "passTLSClientCert.pem = true\n", ""),
+    (
+        "rate",
+        "ratelimit.extractorFunc = 'client.ip'\n\
+         ratelimit.rateSet.a = { period = '1s', average = 1000000, burst = 1000000 }\n",
+        "",
+    ),
+    (
+        "error-page",
+        "errors.e = { status = ['500-599'], backend = 'guarded', query = '/{status}' }\n",
+        "",
+    ),
+    ("guarded", "backend = 'guarded'\n", ""),
+];
+
+/// Those, one with digest authentication, and a backend with limits and a circuit breaker.
+fn with_steps(origin: &Origin) -> String {
+    let mut text = format!(
+        "[backends.guarded]\nservers.s.url = '{}'\nmaxConn = {{ amount = 100, extractorFunc = 'client.ip' }}\n\
+         circuitBreaker.expression = 'NetworkErrorRatio() > 0.5 || LatencyAtQuantileMS(50.0) > 5000'\n",
+        origin.url()
+    );
+    let digest = format!("auth.digest.users = ['{}']\n", digest_user());
+    let digest = ("digest", digest.as_str(), "");
+    for (path, options, _) in STEPS.iter().chain([&digest]) {
+        let backend = if options.starts_with("backend") {
+            ""
+        } else {
+            "backend = 'b'\n"
+        };
+        text.push_str(&format!(
+            "[frontends.{path}]\n{backend}routes.r.rule = 'Path:/{path}'\n{options}"
+        ));
+    }
+    text
+}
+
+/// Sends a request and reads the answer, so many times. The answers all end in the same way.
+fn exchange(
+    stream: &mut TcpStream,
+    request: &mut dyn FnMut() -> String,
+    expected: &str,
+    times: usize,
+) {
     let mut answer = Vec::with_capacity(64 * 1024);
     let mut piece = [0; 16 * 1024];
     for _ in 0..times {
-        stream.write_all(request.as_bytes()).unwrap();
+        stream.write_all(request().as_bytes()).unwrap();
         answer.clear();
         while !answer.ends_with(expected.as_bytes()) {
             let count = match stream.read(&mut piece) {
@@ -247,58 +329,73 @@ fn exchange(stream: &mut TcpStream, request: &str, expected: &str, times: usize)
             assert!(count > 0, "closed: {}", String::from_utf8_lossy(&answer));
             answer.extend_from_slice(&piece[..count]);
         }
-        assert!(answer.starts_with(b"HTTP/1.1 200 "));
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
     }
+}
+
+/// Requests that are always the same.
+fn same(request: &str) -> Box<dyn FnMut() -> String> {
+    let request = request.to_owned();
+    Box::new(move || request.clone())
+}
+
+/// Requests of a client that has been given a challenge, each with a proof of its own.
+fn proving(proxy: &Proxy) -> Box<dyn FnMut() -> String> {
+    let mut stream = proxy.connect(0);
+    let ask = "GET /digest HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    stream.write_all(ask.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let mut count = 0;
+    Box::new(move || {
+        count += 1;
+        let proof = proof(&answer, "secret", "/digest", count);
+        format!("GET /digest HTTP/1.1\r\nHost: a\r\n{proof}\r\n")
+    })
 }
 
 #[test]
 fn a_warm_request_allocates_nothing() {
+    const SHORT: &str = "short.end";
     let long = format!("{}end", "x".repeat(10_000));
     let told = long.clone();
     let origin = Origin::new(move |request| match request.head.start.as_str() {
         "GET /long HTTP/1.1" => answer(200, &told),
-        _ => answer(200, "short.end"),
+        _ => answer(200, SHORT),
     });
     let proxy = Proxy::start(&origin);
-    let with_cookie = format!(
-        "GET /sticky HTTP/1.1\r\nHost: a\r\nCookie: a=1; s={}\r\n\r\n",
-        origin.url()
-    );
-    let cases = [
-        (
-            "a small answer",
-            "GET /small HTTP/1.1\r\nHost: a\r\n\r\n",
-            "short.end",
-        ),
-        (
-            "a small body",
-            "POST /small HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
-            "short.end",
-        ),
-        (
-            "10 KB",
-            "GET /long HTTP/1.1\r\nHost: a\r\n\r\n",
-            long.as_str(),
-        ),
-        (
-            "one of a thousand hosts",
-            "GET / HTTP/1.1\r\nHost: service-777.example.com\r\n\r\n",
-            "short.end",
-        ),
-        (
-            "a stripped prefix",
-            "GET /strip/a HTTP/1.1\r\nHost: a\r\n\r\n",
-            "short.end",
-        ),
-        ("a sticky client", &with_cookie, "short.end"),
+    let get =
+        |path: &str, fields: &str| same(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+    let cookie = format!("Cookie: a=1; s={}\r\n", origin.url());
+    let post = "POST /small HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+    let host = "GET / HTTP/1.1\r\nHost: service-777.example.com\r\n\r\n";
+    let mut cases = vec![
+        ("a small answer", 0, get("/small", ""), SHORT),
+        ("a small body", 0, same(post), SHORT),
+        ("10 KB", 0, get("/long", ""), long.as_str()),
+        ("one of a thousand hosts", 0, same(host), SHORT),
+        ("a stripped prefix", 0, get("/strip/a", ""), SHORT),
+        ("a sticky client", 0, get("/sticky", &cookie), SHORT),
         (
             "a client that is told its server",
-            "GET /sticky HTTP/1.1\r\nHost: a\r\n\r\n",
-            "short.end",
+            0,
+            get("/sticky", ""),
+            SHORT,
         ),
+        (
+            "an answer too short to compress",
+            COMPRESSING_AT,
+            get("/small", "Accept-Encoding: gzip\r\n"),
+            SHORT,
+        ),
+        ("digest authentication", 0, proving(&proxy), SHORT),
     ];
-    for (case, request, expected) in cases {
-        let mut stream = proxy.connect();
+    for (path, _, fields) in STEPS {
+        cases.push((path, 0, get(&format!("/{path}"), fields), SHORT));
+    }
+    for (case, entry_point, request, expected) in &mut cases {
+        let mut stream = proxy.connect(*entry_point);
         exchange(&mut stream, request, expected, WARM_UP);
         // What a core starts every few seconds, such as looking after its pool, may fall into a turn: not into all.
         let mut turn = || allocations(|| exchange(&mut stream, request, expected, REQUESTS));
@@ -309,8 +406,8 @@ fn a_warm_request_allocates_nothing() {
             "{case}: never {REQUESTS} requests without an allocation:\n{places}"
         );
     }
-    let mut stream = proxy.connect();
-    let count = allocations(|| exchange(&mut stream, cases[0].1, cases[0].2, 1));
+    let mut stream = proxy.connect(0);
+    let count = allocations(|| exchange(&mut stream, &mut get("/small", ""), SHORT, 1));
     assert!(
         count > 0,
         "a new connection allocates: something is counted"

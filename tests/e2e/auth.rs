@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use md5::{Digest, Md5};
 
 use crate::harness::tls::Authority;
-use crate::harness::{Client, Coreway, Origin, Response, Start, answer, backend, site};
+use crate::harness::{Client, Coreway, Origin, Response, Start, answer, backend, eventually, site};
 
 /// A user whose password is `test`.
 const APR1: &str = "apr1:$apr1$H6uskkkW$IgXLP6ewTrSuBkTrqE8wj/";
@@ -239,31 +239,65 @@ fn try_slow(client: &mut Client, password: &str) {
     ));
 }
 
+/// Others' requests that are answered while one password is hashed, to be sure that the core does not do it: that would
+/// answer the password first.
+const ANSWERED_MEANWHILE: usize = 3;
+/// Passwords that are tried for that: this thread may be kept waiting for longer than a hash takes.
+const PASSWORDS: usize = 100;
+
 #[test]
 fn others_are_served_while_a_password_is_hashed() {
     let origin = Origin::text("in");
-    let coreway = Start::new().cores(1).serve(&slow_and_open(&origin, 14));
-    let (mut guest, mut other) = (coreway.client(), coreway.client());
+    let coreway = Start::new().cores(1).serve(&slow_and_open(&origin, 9));
+    let mut other = coreway.client();
     assert_eq!(other.get("/").status, 200);
-    try_slow(&mut guest, "wrong");
-    for _ in 0..10 {
-        assert_eq!(other.get("/").status, 200);
-    }
-    assert!(!guest.is_readable(), "still hashing");
-    assert_eq!(guest.response().status, 401);
-    // The same once more is remembered.
-    let before = coreway.cpu_time();
-    for _ in 0..5 {
-        try_slow(&mut guest, "wrong");
-        assert_eq!(guest.response().status, 401);
-    }
-    assert!(coreway.cpu_time() - before < std::time::Duration::from_millis(500));
+    let served_meanwhile = |password: usize| {
+        let mut guest = coreway.client();
+        try_slow(&mut guest, &format!("wrong{password}"));
+        let mut answered = 0;
+        while answered < ANSWERED_MEANWHILE {
+            assert_eq!(other.get("/").status, 200);
+            if guest.is_readable() {
+                return false;
+            }
+            answered += 1;
+        }
+        // Never more than one under way: a busy machine takes its time for what has the lowest priority.
+        assert!(matches!(guest.response().status, 401 | 503));
+        true
+    };
+    let was_served = (0..PASSWORDS).any(served_meanwhile);
+    assert!(was_served, "whoever hashes keeps everybody waiting");
+}
+
+#[test]
+fn a_password_is_hashed_once() {
+    let origin = Origin::text("in");
+    let coreway = Start::new().cores(1).serve(&slow_and_open(&origin, 9));
+    let mut guest = coreway.client();
+    let mut cost_of = |passwords: Vec<String>| {
+        let before = coreway.cpu_time();
+        for password in passwords {
+            eventually("the password is judged", || {
+                try_slow(&mut guest, &password);
+                match guest.response().status {
+                    401 => true,
+                    503 => false, // The machine is busy.
+                    status => panic!("{status}"),
+                }
+            });
+        }
+        coreway.cpu_time() - before
+    };
+    let new = cost_of((0..20).map(|number| format!("wrong{number}")).collect());
+    let known = cost_of(vec!["wrong7".to_owned(); 20]);
+    assert!(known < new / 4, "{known:?}, {new:?} for new ones");
 }
 
 #[test]
 fn a_client_with_too_many_passwords_is_told_to_wait() {
     let origin = Origin::text("in");
-    let coreway = Start::new().cores(1).serve(&slow_and_open(&origin, 12));
+    let coreway = Start::new().cores(1).serve(&slow_and_open(&origin, 10));
     let mut clients: Vec<Client> = (0..30).map(|_| coreway.client()).collect();
     for (number, client) in clients.iter_mut().enumerate() {
         try_slow(client, &format!("wrong{number}"));
@@ -291,8 +325,13 @@ fn md5_hex(text: &str) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A user `test` whose password is `secret`, as digest authentication wants it written.
+pub(super) fn digest_user() -> String {
+    format!("test:traefik:{}", md5_hex("test:traefik:secret"))
+}
+
 /// A proof for the challenge of an answer: by a user `test` with this password, for this target and count.
-fn proof(challenge: &str, password: &str, target: &str, count: usize) -> String {
+pub(super) fn proof(challenge: &str, password: &str, target: &str, count: usize) -> String {
     let part = |name: &str| {
         let rest = challenge.split_once(&format!("{name}=\"")).expect(name).1;
         rest.split_once('"').unwrap().0
@@ -310,7 +349,7 @@ fn proof(challenge: &str, password: &str, target: &str, count: usize) -> String 
 #[test]
 fn a_proof_of_the_password_is_good_once_on_all_cores() {
     let origin = Origin::text("in");
-    let user = format!("test:traefik:{}", md5_hex("test:traefik:secret"));
+    let user = digest_user();
     let lines = format!(
         "auth.headerField = 'X-User'\nauth.digest.users = ['{user}', 'other:elsewhere:00']\n\
          auth.digest.removeHeader = true\nroutes.r.rule = 'PathPrefixStrip:/p'"
