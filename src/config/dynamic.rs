@@ -21,9 +21,9 @@ impl Dynamic {
 options! {
     /// What one provider says.
     pub struct Dynamic {
-        /// Named sets of servers.
+        /// Named sets of servers, which frontends ask for by name.
         "backends" backends: BTreeMap<String, Backend>,
-        /// Named sets of rules that choose a backend.
+        /// Named sets of rules that choose a backend. One with a mistake is left out with a message that names the place, and its requests get 404; the others are served.
         "frontends" frontends: BTreeMap<String, Frontend>,
         /// Certificates that can change without a restart.
         "tls" tls: Vec<TlsEntry>,
@@ -164,13 +164,13 @@ options! {
     /// Rules and the backend they choose.
     pub struct Frontend {
         place;
-        /// Name of the backend, in the same provider's configuration.
+        /// Name of the backend, of the same provider. Where there is none of that name, the frontend is left out.
         "backend" backend: String,
-        /// Entry points it is reachable on. Empty: `defaultEntryPoints`.
+        /// Entry points it is reachable on. Empty: `defaultEntryPoints`. Unknown names are passed over with a message.
         "entryPoints" entry_points: Vec<String>,
-        /// The rules by name.
+        /// The rules by name; a request must fulfil all of them.
         "routes" routes: BTreeMap<String, Route>,
-        /// Sends the client's Host header on instead of the server's host and port.
+        /// Sends the client's `Host` on, instead of the server's host and port.
         "passHostHeader" pass_host_header: bool,
         /// Deprecated: uses the entry point's certificates towards servers. Use `passTLSClientCert` to tell them of a client's.
         "passTLSCert" pass_tls_cert: bool,
@@ -180,19 +180,19 @@ options! {
         "priority" priority: i64,
         /// Deprecated: use `auth.basic.users`.
         "basicAuth" basic_auth: Vec<String>,
-        /// Who may use it.
+        /// Who may use it: see [authentication.md](authentication.md).
         "auth" auth: Option<Auth>,
         /// Deprecated: use `whiteList.sourceRange`.
         "whitelistSourceRange" whitelist_source_range: Vec<String>,
-        /// From where it may be used.
+        /// From where it may be used; others are answered 403.
         "whiteList" white_list: Option<WhiteList>,
-        /// Header fields to set, and security headers.
+        /// Header fields to set and remove, checks of host and TLS, and what browsers are told for their safety.
         "headers" headers: Option<Headers>,
         /// Pages to show instead of errors, by name; the first by name that covers the status.
         "errors" errors: BTreeMap<String, ErrorPage>,
-        /// How often it may be used.
+        /// How often it may be used: one limit for the frontend, over all its entry points and cores.
         "ratelimit" ratelimit: Option<RateLimit>,
-        /// Where clients are sent instead.
+        /// Where clients are sent instead, before anybody asks who they are.
         "redirect" redirect: Option<Redirect>,
     }
 
@@ -214,11 +214,11 @@ options! {
 
     /// Fields of a client's certificate.
     pub struct TlsClientCertInfos {
-        /// Start of its validity.
+        /// Start of its validity, as `NB=` and seconds since 1970.
         "notBefore" not_before: bool,
-        /// End of its validity.
+        /// End of its validity, as `NA=` and seconds since 1970.
         "notAfter" not_after: bool,
-        /// Alternative names.
+        /// Alternative names, as `SAN=`.
         "sans" sans: bool,
         /// Parts of its subject.
         "subject" subject: Option<DistinguishedName>,
@@ -228,30 +228,30 @@ options! {
 
     /// Parts of a distinguished name.
     pub struct DistinguishedName {
-        /// C
+        /// The country, as `C=`.
         "country" country: bool,
-        /// ST
+        /// The province, as `ST=`.
         "province" province: bool,
-        /// L
+        /// The locality, as `L=`.
         "locality" locality: bool,
-        /// O
+        /// The organization, as `O=`.
         "organization" organization: bool,
-        /// CN
+        /// The common name, as `CN=`.
         "commonName" common_name: bool,
-        /// SN
+        /// The serial number, as `SN=`.
         "serialNumber" serial_number: bool,
-        /// DC
+        /// The domain components, as `DC=`.
         "domainComponent" domain_component: bool,
     }
 
     /// Who may use a frontend or an entry point: the first of `basic`, `digest` and `forward` that is there decides.
     pub struct Auth {
         place;
-        /// HTTP Basic authentication.
+        /// HTTP Basic authentication: a name and a password.
         "basic" basic: Option<AuthUsers>,
-        /// HTTP Digest authentication.
+        /// HTTP Digest authentication: a proof of a password.
         "digest" digest: Option<AuthUsers>,
-        /// Another server decides.
+        /// Another server decides about each request.
         "forward" forward: Option<AuthForward>,
         /// Header field that receives the user's name (basic, digest). What a client sent under that name is removed.
         "headerField" header_field: String,
@@ -263,7 +263,7 @@ options! {
         "users" users: Vec<String>,
         /// File with one user a line; `#` begins a comment. Its users count before those of `users`, and its changes are seen.
         "usersFile" users_file: String,
-        /// Removes the Authorization header before the request is passed on.
+        /// Removes `Authorization` before the request is passed on.
         "removeHeader" remove_header: bool,
     }
 
@@ -271,7 +271,7 @@ options! {
     pub struct AuthForward {
         /// URL to ask with GET; 2xx lets the request pass, any other answer goes to the client, none is 500.
         "address" address: String,
-        /// Believes the client's `X-Forwarded-*` header fields.
+        /// Tells it the client's own `X-Forwarded-*`, where there are any, instead of what we know.
         "trustForwardHeader" trust_forward_header: bool,
         /// Header fields copied from its answer into the request, in place of what the client sent.
         "authResponseHeaders" auth_response_headers: Vec<String>,
@@ -296,34 +296,34 @@ options! {
     /// From where a frontend or an entry point may be used.
     pub struct WhiteList {
         place;
-        /// Addresses and networks; an empty list checks nothing.
+        /// IPv4 and IPv6 addresses and networks that may pass, by the address of the peer (with `proxyProtocol`, of its client). An empty list checks nothing.
         "sourceRange" source_range: Vec<String>,
-        /// Also believes `X-Forwarded-For`, which any client can write.
+        /// Lets pass whom any address in `X-Forwarded-For` stands on the list for. Every client can write that field: only for use behind a proxy that sets it.
         "useXForwardedFor" use_x_forwarded_for: bool,
     }
 
     /// Header fields to set, and security headers.
     pub struct Headers {
         place;
-        /// Set on requests; an empty value removes the field.
+        /// Set on requests, in place of what the client sent and before authentication; an empty value removes the field. `Host` has no effect.
         "customRequestHeaders" custom_request_headers: BTreeMap<String, String>,
-        /// Set on answers; an empty value removes the field.
+        /// Set on answers of servers, and on the 500, 502 and 504 in their place; an empty value removes the field.
         "customResponseHeaders" custom_response_headers: BTreeMap<String, String>,
-        /// Host names that may be asked for.
+        /// Hosts, with their port, that may be asked for, in any case; another is answered 500 `Bad Host`. Empty: any.
         "allowedHosts" allowed_hosts: Vec<String>,
-        /// Header fields that hold the host name, before Host.
+        /// Header fields that say the host in place of `Host`; the first that is not empty counts.
         "hostsProxyHeaders" hosts_proxy_headers: Vec<String>,
-        /// Sends clients to https.
+        /// Sends clients without TLS to the same place under https, with 301.
         "SSLRedirect" ssl_redirect: bool,
-        /// Does so with 307 instead of 301.
+        /// Sends them with 307 instead.
         "SSLTemporaryRedirect" ssl_temporary_redirect: bool,
-        /// Host name to send them to.
+        /// Host, with its port, to send them to; empty is the one that was asked for. A `Location: http://` of this host in an answer over TLS becomes https.
         "SSLHost" ssl_host: String,
-        /// Sends clients of other host names to `SSLHost`.
+        /// Sends clients of other hosts to `SSLHost` too, even with `isDevelopment`.
         "SSLForceHost" ssl_force_host: bool,
-        /// Header fields whose value says that the client used TLS.
+        /// Header fields whose exact value says that the client speaks TLS to a proxy before this one.
         "SSLProxyHeaders" ssl_proxy_headers: BTreeMap<String, String>,
-        /// `max-age` of Strict-Transport-Security; 0 leaves the field out.
+        /// `max-age` of `Strict-Transport-Security`, sent over TLS; 0 leaves the field out.
         "STSSeconds" sts_seconds: i64,
         /// Adds `includeSubDomains` to it.
         "STSIncludeSubdomains" sts_include_subdomains: bool,
@@ -331,23 +331,23 @@ options! {
         "STSPreload" sts_preload: bool,
         /// Sends it without TLS too.
         "forceSTSHeader" force_sts_header: bool,
-        /// `X-Frame-Options: DENY`.
+        /// Sends `X-Frame-Options: DENY`.
         "frameDeny" frame_deny: bool,
-        /// `X-Frame-Options` with this value.
+        /// Sends `X-Frame-Options` with this value, whatever `frameDeny` says.
         "customFrameOptionsValue" custom_frame_options_value: String,
-        /// `X-Content-Type-Options: nosniff`.
+        /// Sends `X-Content-Type-Options: nosniff`.
         "contentTypeNosniff" content_type_nosniff: bool,
-        /// `X-XSS-Protection: 1; mode=block`.
+        /// Sends `X-XSS-Protection: 1; mode=block`.
         "browserXssFilter" browser_xss_filter: bool,
-        /// `X-XSS-Protection` with this value.
+        /// Sends `X-XSS-Protection` with this value, whatever `browserXssFilter` says.
         "customBrowserXSSValue" custom_browser_xss_value: String,
-        /// `Content-Security-Policy` with this value.
+        /// Sends `Content-Security-Policy` with this value; each `$NONCE` in it becomes `'nonce-...'` with 16 random bytes, new for every answer.
         "contentSecurityPolicy" content_security_policy: String,
-        /// `Public-Key-Pins` with this value.
+        /// Sends `Public-Key-Pins` with this value over TLS. Browsers no longer look at it.
         "publicKey" public_key: String,
-        /// `Referrer-Policy` with this value.
+        /// Sends `Referrer-Policy` with this value.
         "referrerPolicy" referrer_policy: String,
-        /// Turns the checks of host, TLS and STS off.
+        /// Turns `allowedHosts`, `SSLRedirect`, `STSSeconds` and `publicKey` off.
         "isDevelopment" is_development: bool,
     }
 
@@ -358,39 +358,39 @@ options! {
         "status" status: Vec<String>,
         /// Backend that has the page, of the same provider; not the frontend's own.
         "backend" backend: String,
-        /// Its path and query; `{status}` stands for the code. Empty: `/`.
+        /// Path and query to ask it for; `{status}` stands for the code. Empty: `/`.
         "query" query: String,
     }
 
     /// How often a frontend may be used.
     pub struct RateLimit {
         place;
-        /// What is counted by: `client.ip`, `request.host` or `request.header.<Name>`.
+        /// Who is counted: `client.ip`, `request.host` or `request.header.<Name>`. Requests without that field are counted together.
         "extractorFunc" extractor_func: String,
-        /// The rates by name; a request must keep all of them.
+        /// The rates by name. A request must keep all of them, or is answered 429 with `Retry-After` and counts for none.
         "rateSet" rate_set: BTreeMap<String, Rate>,
     }
 
     /// One rate.
     pub struct Rate {
-        /// Go text or seconds.
+        /// The time that `average` is meant for: Go text or seconds, above 0.
         "period" period: Duration,
-        /// Requests in a period.
+        /// Requests in a period, above 0: one more may come each `period / average`.
         "average" average: i64,
-        /// Requests at once.
+        /// Requests that may come at once, above 0.
         "burst" burst: i64,
     }
 
     /// Where clients of a frontend or an entry point are sent: to another entry point, or by a regular expression.
     pub struct Redirect {
         place;
-        /// Name of the entry point.
+        /// Name of an entry point: the same URL with its scheme and port. Goes before `regex`.
         "entryPoint" entry_point: String,
-        /// Regular expression over the whole URL.
+        /// Go regular expression over the whole URL, anywhere in it; where it does not match, the request goes on.
         "regex" regex: String,
-        /// What its matches become.
+        /// What its matches become: `$1` and `${name}` are its groups, `{{.Request.Host}}` and its like parts of the request.
         "replacement" replacement: String,
-        /// Answers 301 or 308 instead of 302 or 307.
+        /// Answers 301 (GET) and 308 (others) instead of 302 and 307.
         "permanent" permanent: bool,
     }
 

@@ -58,7 +58,7 @@ pub(super) fn static_keys(global: &Global, is_there: &dyn Fn(&str) -> bool) -> V
     for (name, written) in options {
         let always = !matches!(
             name,
-            "respondingTimeouts" | "forwardingTimeouts" | "traefikLog" | "reactor"
+            "respondingTimeouts" | "forwardingTimeouts" | "traefikLog" | "reactor" | "buffering"
         );
         // Rules of files are written themselves, so the section that names the files would only hide them.
         if name != "file" && (always || is_there(name)) {

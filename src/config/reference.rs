@@ -1,14 +1,70 @@
-//! The tables of `docs/configuration.md`, made from the option tables, and the test that keeps the page equal to them.
+//! The tables of `docs/configuration.md`, and the test that keeps the page equal to them: no option without a row, no row
+//! without type, default, meaning, an example that the program reads, and what is different from Traefik 1.7.
 //!
-//! `UPDATE_GOLDEN=1 cargo test --lib config::reference` writes the page again; what is outside the marks is kept.
+//! Made from the option tables and from `reference/*.toml`, which has the examples and the differences: a new option needs
+//! a line there. `UPDATE_GOLDEN=1 cargo test --lib config::reference` writes the page again; what is outside the marks is kept.
 //! Read next: `docs/configuration.md`.
 
 use super::compact::{self, Shape};
 use super::deprecated::DEPRECATED;
 use super::flags::SHORT;
-use super::option::{Entry, Kind};
-use super::unsupported::ROWS;
-use super::{Dynamic, Global};
+use super::option::{Entry, Kind, Value};
+use super::tree::{Data, Node};
+use super::units::Place;
+use super::unsupported::{ROWS, Row};
+use super::{Dynamic, Global, spelling, toml};
+
+/// An example of every option, and what is different from Traefik 1.7, written as configuration.
+const STATIC: &str = include_str!("reference/static.toml");
+const DYNAMIC: &str = include_str!("reference/dynamic.toml");
+
+/// A file of examples, as the program reads it.
+struct Examples {
+    tree: Node,
+    lines: Vec<&'static str>,
+    /// Lines that stand in a row.
+    used: usize,
+}
+
+impl Examples {
+    /// # Panics
+    /// The program would not take all of it without a word.
+    fn of<T: Value>(options: &'static [Entry], text: &'static str) -> Self {
+        let mut tree = toml::parse("reference", text).unwrap_or_else(|error| panic!("{error}"));
+        let mut diagnostics = Vec::new();
+        spelling::correct(&mut tree, options, &|_| false, &mut diagnostics);
+        assert_eq!(diagnostics, []);
+        if let Err(error) = T::read(&tree) {
+            panic!("{error}");
+        }
+        Self {
+            tree,
+            lines: text.lines().collect(),
+            used: 0,
+        }
+    }
+
+    /// The line at `place`, in two parts: the example, and what is different from 1.7.
+    fn line(&mut self, place: &Place) -> (&'static str, &'static str) {
+        let Place::File { line, .. } = place else {
+            unreachable!("it was read from a file");
+        };
+        self.used += 1;
+        let line = self.lines[*line as usize - 1];
+        line.split_once(" # ").unwrap_or_else(|| {
+            panic!(
+                "{line}: what is different from 1.7? (`# as 1.7`, `# not in 1.7`, or a sentence)"
+            )
+        })
+    }
+
+    /// Lines that somebody has written for a row.
+    fn written(&self) -> usize {
+        let rows = self.lines.iter();
+        rows.filter(|line| !line.starts_with('#') && line.contains(" # "))
+            .count()
+    }
+}
 
 /// Writes a table for each section, each kind of section once.
 struct Tables {
@@ -17,20 +73,29 @@ struct Tables {
     flags: bool,
     /// Sections that have their table, with their header.
     seen: Vec<(&'static [Entry], String)>,
+    examples: Examples,
 }
 
 impl Tables {
-    fn of(options: &'static [Entry], flags: bool) -> String {
+    fn of<T: Value>(options: &'static [Entry], examples: &'static str, flags: bool) -> String {
         let mut tables = Self {
             text: String::new(),
             flags,
             seen: Vec::new(),
+            examples: Examples::of::<T>(options, examples),
         };
-        tables.section("", options);
+        let tree = tables.examples.tree.clone();
+        tables.section("", options, &tree);
+        assert_eq!(
+            tables.examples.used,
+            tables.examples.written(),
+            "examples that stand in no row: they belong to a section that looks like another one"
+        );
         tables.text
     }
 
-    fn section(&mut self, path: &str, options: &'static [Entry]) {
+    /// `example` is the section in the examples.
+    fn section(&mut self, path: &str, options: &'static [Entry], example: &Node) {
         if options.is_empty() {
             return;
         }
@@ -38,12 +103,17 @@ impl Tables {
         if !path.is_empty() {
             self.text.push_str(&format!("\n### `{path}`\n\n"));
         }
-        let flags = self.flags && !path.contains('<') && !path.contains("[[");
-        let (flag_head, flag_line) = if flags { (" Flag |", "---|") } else { ("", "") };
-        self.text.push_str(&format!(
-            "| Key | Type | Default |{flag_head} Meaning |\n|---|---|---|{flag_line}---|\n"
-        ));
         let bare = path.trim_matches(['[', ']']);
+        let flags = self.flags && !path.contains('<') && !path.contains("[[");
+        if flags && !bare.is_empty() {
+            let (dotted, first) = (bare.to_ascii_lowercase(), options[0].name);
+            let first = first.to_ascii_lowercase();
+            self.text.push_str(&format!(
+                "Flags: `--{dotted}.` and the key, as in `--{dotted}.{first}=...`.\n\n"
+            ));
+        }
+        self.text
+            .push_str("| Key | Type | Default | Example | Meaning | Against 1.7 |\n|---|---|---|---|---|---|\n");
         let mut below = Vec::new();
         for option in options {
             let full = if bare.is_empty() {
@@ -51,47 +121,86 @@ impl Tables {
             } else {
                 format!("{bare}.{}", option.name)
             };
-            let kind = (option.kind)();
-            let default = (option.default)();
-            let default = match kind {
-                Kind::Section(_) | Kind::Foreign if default.is_empty() => "off".to_owned(),
-                Kind::Section(_) => "on".to_owned(),
-                _ if default.is_empty() => String::new(),
-                _ => format!("`{default}`"),
+            let Data::Table(table) = &example.data else {
+                unreachable!("a section was read");
             };
-            let flag = match flags {
-                true => format!(" {} |", flag(&full)),
-                false => String::new(),
+            let found = table.entries.iter().find(|entry| entry.name == option.name);
+            let Some(found) = found else {
+                panic!("{full}: no example in src/config/reference/");
             };
-            let about = option.about.trim().replace('|', "\\|");
-            self.text.push_str(&format!(
-                "| `{}` | {} | {default} |{flag} {about} |\n",
-                option.name,
-                type_name(&kind)
-            ));
-            match kind {
-                Kind::Section(options) => below.push((format!("[{full}]"), options)),
-                Kind::Map(inner) => {
+            let (shown, against) = self.examples.line(&found.place);
+            self.row(&full, option, flags, shown, against);
+            match ((option.kind)(), &found.node.data) {
+                (Kind::Section(options), _) => {
+                    below.push((format!("[{full}]"), options, found.node.clone()));
+                }
+                (Kind::Map(inner), Data::Table(names)) => {
                     if let Kind::Section(options) = *inner {
-                        below.push((format!("[{full}.<name>]"), options));
+                        let first = names.entries[0].node.clone();
+                        below.push((format!("[{full}.<name>]"), options, first));
                     }
                 }
-                Kind::List(inner, _) => {
+                (Kind::List(inner, _), Data::List(items)) => {
                     if let Kind::Section(options) = *inner {
-                        below.push((format!("[[{full}]]"), options));
+                        below.push((format!("[[{full}]]"), options, items[0].clone()));
                     }
                 }
                 _ => {}
             }
         }
-        for (path, options) in below {
+        for (path, options, example) in below {
             match self.seen.iter().find(|(seen, _)| same(seen, options)) {
                 Some((_, first)) => self
                     .text
                     .push_str(&format!("\n### `{path}`\n\nThe options of `{first}`.\n")),
-                None => self.section(&path, options),
+                None => self.section(&path, options, &example),
             }
         }
+    }
+
+    fn row(&mut self, full: &str, option: &Entry, flags: bool, shown: &str, against: &str) {
+        let kind = (option.kind)();
+        let default = (option.default)();
+        let default = match kind {
+            Kind::Section(_) | Kind::Foreign if default.is_empty() => "off".to_owned(),
+            Kind::Section(_) => "on".to_owned(),
+            Kind::Text if default.is_empty() => "`\"\"`".to_owned(),
+            Kind::List(..) if default.is_empty() => "`[]`".to_owned(),
+            _ if default.is_empty() => "none".to_owned(),
+            _ => format!("`{default}`"),
+        };
+        let letter = SHORT
+            .iter()
+            .find(|(_, long)| flags && long.eq_ignore_ascii_case(full))
+            .map_or_else(String::new, |(letter, _)| format!(", `-{letter}`"));
+        let instead = ROWS.iter().find(|row| {
+            let mut steps = full.split('.');
+            row.option
+                .split('.')
+                .all(|name| steps.next().is_some_and(|step| name == "*" || step == name))
+        });
+        let against = match instead {
+            Some(Row { instead, .. }) if !instead.contains("has no effect") => {
+                "no effect yet: see [below](#not-there-yet)".to_owned()
+            }
+            Some(_) => "no effect".to_owned(),
+            None => against.to_owned(),
+        };
+        let cells = [
+            format!("`{}`{letter}", option.name),
+            type_name(&kind).to_owned(),
+            default,
+            format!("`{shown}`"),
+            option.about.trim().to_owned(),
+            against,
+        ];
+        for cell in &cells {
+            assert!(!cell.is_empty(), "{full}: an empty cell");
+            self.text.push_str("| ");
+            self.text.push_str(&cell.replace('|', "\\|"));
+            self.text.push(' ');
+        }
+        self.text.push_str("|\n");
     }
 }
 
@@ -99,13 +208,6 @@ impl Tables {
 fn same(a: &[Entry], b: &[Entry]) -> bool {
     let row = |entry: &Entry| (entry.name, entry.about, (entry.default)());
     a.iter().map(row).eq(b.iter().map(row))
-}
-
-fn flag(path: &str) -> String {
-    let name = path.to_ascii_lowercase();
-    let short = SHORT.iter().find(|(_, long)| *long == name);
-    let short = short.map_or_else(String::new, |(letter, _)| format!(", `-{letter}`"));
-    format!("`--{name}`{short}")
 }
 
 fn type_name(kind: &Kind) -> &'static str {
@@ -170,8 +272,14 @@ fn the_page_has_every_option() {
     let page = std::fs::read_to_string(path).expect("docs/configuration.md");
     let mut expected = page.clone();
     for (mark, table) in [
-        ("static", Tables::of(Global::OPTIONS, true)),
-        ("dynamic", Tables::of(Dynamic::OPTIONS, false)),
+        (
+            "static",
+            Tables::of::<Global>(Global::OPTIONS, STATIC, true),
+        ),
+        (
+            "dynamic",
+            Tables::of::<Dynamic>(Dynamic::OPTIONS, DYNAMIC, false),
+        ),
         ("compact", compact_table()),
         ("deprecated", deprecated_table()),
         ("unsupported", unsupported_table()),

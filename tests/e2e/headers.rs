@@ -130,6 +130,22 @@ fn hosts_that_are_not_allowed_are_refused() {
 }
 
 #[test]
+fn a_stranger_cannot_say_which_host_it_asks_for() {
+    let origin = origin("");
+    let lines = "allowedHosts = [\"in.test\"]\nhostsProxyHeaders = [\"X-Forwarded-Host\"]\n";
+    let claim = "X-Forwarded-Host: in.test\r\n";
+    for (trusted, expected) in [("127.0.0.0/8", 200), ("10.0.0.0/8", 500)] {
+        let coreway = Start::new()
+            .entry_point(&format!(
+                "[entryPoints.http.forwardedHeaders]\ntrustedIPs = [\"{trusted}\"]"
+            ))
+            .serve(&with(&origin, lines));
+        assert_eq!(ask(&coreway, claim).status, expected, "{trusted}");
+        assert_eq!(ask(&coreway, "").status, 500);
+    }
+}
+
+#[test]
 fn clients_without_tls_are_sent_to_https() {
     let origin = origin("Location: http://s.test/x\r\n");
     let lines = "SSLRedirect = true\n[frontends.f.headers.SSLProxyHeaders]\nX-Forwarded-Proto = \"https\"\n";
@@ -170,6 +186,28 @@ fn clients_without_tls_are_sent_to_https() {
         Some("https://s.test/x"),
         "the server's own place"
     );
+}
+
+#[test]
+fn other_hosts_are_sent_to_the_one_that_is_forced_and_nothing_is_in_development() {
+    let origin = origin("");
+    let forced = "SSLHost = \"h.test\"\nSSLForceHost = true\n";
+    let coreway = Coreway::serve(&with(&origin, forced));
+    let response = ask(&coreway, "");
+    assert_eq!(
+        (response.status, response.field("Location")),
+        (301, Some("https://h.test/a?b")),
+        "another port is another host"
+    );
+    let all = "allowedHosts = [\"other\"]\nSSLRedirect = true\nSTSSeconds = 5\nforceSTSHeader = true\n\
+               frameDeny = true\nisDevelopment = true\n";
+    coreway.reload(&with(&origin, all));
+    let response = ask(&coreway, "");
+    assert_eq!(response.status, 200);
+    assert_eq!(response.field("Strict-Transport-Security"), None);
+    assert_eq!(response.field("X-Frame-Options"), Some("DENY"), "no check");
+    coreway.reload(&with(&origin, &format!("{forced}isDevelopment = true")));
+    assert_eq!(ask(&coreway, "").status, 301, "the host even so");
 }
 
 #[test]

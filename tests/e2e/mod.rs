@@ -30,6 +30,7 @@ mod http2_protocol;
 mod idle;
 mod keepalive;
 mod limits;
+mod middleware;
 mod proxy_protocol;
 mod reactor_sockets;
 mod redirect;

@@ -28,7 +28,7 @@ pub struct Change {
 pub struct Security {
     /// Hosts, with their port, that may be asked for; empty is any.
     pub allowed_hosts: Box<[Box<[u8]>]>,
-    /// Fields that name the host; the first that says something does, before `Host`.
+    /// Fields that name the host, from a trusted peer; the first that says something does, before `Host`.
     pub hosts_proxy_headers: Box<[Box<[u8]>]>,
     pub ssl_redirect: bool,
     /// 307 instead of 301.
@@ -126,8 +126,13 @@ impl Headers {
 }
 
 impl Security {
-    fn host<'a>(&'a self, head: &'a Head) -> &'a [u8] {
-        self.hosts_proxy_headers
+    fn host<'a>(&'a self, head: &'a Head, context: Context) -> &'a [u8] {
+        let believed: &[_] = if context.is_trusted {
+            &self.hosts_proxy_headers
+        } else {
+            &[]
+        };
+        believed
             .iter()
             .filter_map(|name| first(head, name))
             .find(|value| !value.is_empty())
@@ -144,7 +149,7 @@ impl Security {
     }
 
     fn on_request(&self, head: &Head, context: Context, scratch: &Scratch) -> Verdict {
-        let host = self.host(head);
+        let host = self.host(head, context);
         let is_allowed = self.allowed_hosts.is_empty()
             || self
                 .allowed_hosts

@@ -152,13 +152,14 @@ fn on_entry_point(
             .unwrap_or(authority),
     };
     let their_scheme: &[u8] = if is_tls { b"https" } else { b"http" };
-    let port = port.to_string();
     let has_port = authority
         .strip_prefix(host)
-        .and_then(|rest| rest.strip_prefix(b":"));
-    if scheme == their_scheme && has_port == Some(port.as_bytes()) {
+        .and_then(|rest| std::str::from_utf8(rest.strip_prefix(b":")?).ok())
+        .and_then(|port| port.parse::<u16>().ok());
+    if scheme == their_scheme && has_port == Some(port) {
         return Ok(None);
     }
+    let port = port.to_string();
     Ok(Some(
         [their_scheme, b"://", host, b":", port.as_bytes(), target].concat(),
     ))
