@@ -301,7 +301,7 @@ fn with_steps(origin: &Origin) -> String {
             "backend = 'b'\n"
         };
         text.push_str(&format!(
-            "[frontends.{path}]\n{backend}routes.r.rule = 'Path:/{path}'\n{options}"
+            "[frontends.{path}]\n{backend}priority = 1000\nroutes.r.rule = 'Path:/{path}'\n{options}"
         ));
     }
     text
