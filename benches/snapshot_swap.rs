@@ -68,6 +68,7 @@ fn swap(criterion: &mut Criterion) {
         descriptors_max: 1024,
         upstream_tls: Default::default(),
         host_name: "bench".to_owned(),
+        recent_errors: None,
     };
     let driver = reactor::probe(reactor::Choice::Auto)
         .expect("a driver")

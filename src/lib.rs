@@ -11,7 +11,7 @@
 //! it does on the way), [`backend`] (which server is asked), [`proxy`] (the life of one exchange, joining the others).
 //!
 //! The control plane, one ordinary thread: [`config`] (what the operator wrote), [`provider`] (where dynamic
-//! configuration comes from), [`store`] (the key-value clients), [`acme`] (certificates obtained and renewed), [`compile`] (configuration in, snapshot and rejections out), [`control`] (the loop).
+//! configuration comes from), [`store`] (the key-value clients), [`acme`] (certificates obtained and renewed), [`compile`] (configuration in, snapshot and rejections out), [`api`] (pages about ourselves), [`control`] (the loop).
 //!
 //! Beside both: [`limits`] (every bound in the program) and [`telemetry`] (counters and the log).
 //!
@@ -36,6 +36,7 @@ pub mod reactor;
 pub mod tls;
 
 pub mod acme;
+pub mod api;
 pub mod compile;
 pub mod config;
 pub mod control;

@@ -252,6 +252,21 @@ pub const HEALTH_CHECK_SPACING: Duration = Duration::from_millis(5);
 /// Many more than exchanges, since keys share sets of eight places and a key that finds none is refused.
 pub const CONNECTION_KEYS_MAX: usize = 524_288;
 
+/// Errors that `/health` remembers, each with the path of its request.
+pub const RECENT_ERRORS_MAX: usize = 1000;
+
+/// Pages about ourselves that one core may have under way, two file descriptors each. Over it: 503.
+pub const OWN_PAGES_MAX: usize = 64;
+
+/// Bytes of a configuration that is put by HTTP, as of one store's tree. Over it: 413.
+pub const REST_BODY_BYTES_MAX: usize = STORE_TREE_BYTES_MAX;
+
+/// Bytes of a page about ourselves that are made before its client has taken some: a page of 10,000 frontends is longer.
+pub const OWN_PAGE_PIECE_BYTES: usize = 32 * 1024;
+
+/// How long a command that only looks waits for a store.
+pub const STORE_WAIT_MAX: Duration = Duration::from_secs(10);
+
 /// Bytes of one store's tree, keys and values together. 10,000 frontends take about 5 MB.
 pub const STORE_TREE_BYTES_MAX: usize = 64 * 1024 * 1024;
 

@@ -36,6 +36,8 @@ pub enum Message {
         ticket: u64,
         outcome: io::Result<DiskOutcome>,
     },
+    /// The process is about to stop: `/ping` says so from now on.
+    Leave,
     /// Close the listening sockets and idle connections; say `Connection: close` on what is under way.
     Drain,
     /// Cut what is left and return.
@@ -103,6 +105,9 @@ pub enum Report {
     Drained {
         core: usize,
     },
+    /// Somebody asks for a page about ourselves: the far end of a pair of sockets, on which the request comes as to any
+    /// server.
+    Asked(OwnedFd),
 }
 
 /// The sending end, cloned by whoever may speak to the core.

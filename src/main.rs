@@ -15,10 +15,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use coreway::compile::settings::{self, Machine};
-use coreway::config::{self, Command, Global, LoadError, Loaded, StoreConfig};
-use coreway::control::{self, CoreLink, Ended, Start};
+use coreway::config::{self, Command, Global, LoadError, Loaded, Question, StoreConfig};
+use coreway::control::{self, CoreLink, Ended, Start, offline};
 use coreway::proxy;
 use coreway::reactor::{self, Choice, Driver};
+use coreway::telemetry::collect::collect;
 use coreway::telemetry::log::{self, Log};
 use time::OffsetDateTime;
 use time::macros::format_description;
@@ -31,6 +32,12 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let loaded = match load(&arguments) {
         Ok(loaded) => loaded,
+        Err(LoadError::Effective(error))
+            if error.path == "ping.entryPoint" && is_healthcheck(&arguments) =>
+        {
+            print(&format!("{}\n", control::healthcheck::NO_ENTRY_POINT));
+            return ExitCode::FAILURE;
+        }
         Err(error) => {
             print(&error.standard_output().unwrap_or_default());
             return complain(&error);
@@ -44,7 +51,17 @@ fn main() -> ExitCode {
         Command::Help(text) => print(text),
         Command::Version => print(&config::version::text()),
         Command::Demo => demo::run(&arguments[1..]),
-        Command::HealthCheck => complain(&"the command healthcheck is not there yet"),
+        Command::HealthCheck => match control::healthcheck::run(&loaded.global, &machine()) {
+            Ok(line) => print(&format!("{line}\n")),
+            Err(line) => {
+                print(&format!("{line}\n"));
+                ExitCode::FAILURE
+            }
+        },
+        Command::Check => check(loaded.clone()),
+        Command::Explain(question) => explain(loaded.clone(), question),
+        Command::Completion(shell) => print(&config::completion::script(*shell)),
+        Command::Man => print(&config::man::page()),
         Command::StoreConfig(mode) => store_config(&loaded, *mode),
         Command::Bug => print(&config::bug::text(&loaded)),
     }
@@ -52,6 +69,66 @@ fn main() -> ExitCode {
 
 fn load(arguments: &[OsString]) -> Result<Loaded, LoadError> {
     config::load(arguments, &|name| std::env::var(name).ok())
+}
+
+fn is_healthcheck(arguments: &[OsString]) -> bool {
+    let word = arguments.first().and_then(|word| word.to_str());
+    word.is_some_and(|word| word.eq_ignore_ascii_case("healthcheck"))
+}
+
+/// Says everything that a server would warn of. Exit code 1 if something is left out.
+fn check(loaded: Loaded) -> ExitCode {
+    let (offline, lines) = collect(|| offline::load(loaded, &machine()));
+    let mut text = String::new();
+    for line in &lines {
+        let severity = if line.is_error { "error" } else { "warning" };
+        text += &format!("{severity}: {}\n", line.text);
+    }
+    let errors = lines.iter().filter(|line| line.is_error).count();
+    let counted = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    };
+    let found = format!(
+        "{}, {}",
+        counted(errors, "error"),
+        counted(lines.len() - errors, "warning")
+    );
+    let is_served = offline.is_some();
+    text += &match offline {
+        Some(offline) => {
+            let providers = offline.providers.values();
+            let written: usize = providers.map(|one| one.frontends.len()).sum();
+            let served = offline.compiled.snapshots.first();
+            let served = served.map_or(0, |snapshot| snapshot.frontends.len());
+            format!(
+                "{served} of {} would be served: {found}\n",
+                counted(written, "frontend")
+            )
+        }
+        None => format!("No server could be started: {found}\n"),
+    };
+    print(&text);
+    if is_served && errors == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Says what would become of a request.
+fn explain(loaded: Loaded, question: &Question) -> ExitCode {
+    let (offline, lines) = collect(|| offline::load(loaded, &machine()));
+    let Some(offline) = offline else {
+        for line in lines.iter().filter(|line| line.is_error) {
+            complain(&line.text);
+        }
+        return ExitCode::FAILURE;
+    };
+    match control::explain::run(&offline, question) {
+        Ok(text) => print(&text),
+        Err(problem) => complain(&format!("Error using command explain: {problem}")),
+    }
 }
 
 fn store_config(loaded: &Loaded, mode: StoreConfig) -> ExitCode {
@@ -135,13 +212,7 @@ fn run(
     log: Log,
     is_listening: impl FnOnce(&[SocketAddr]),
 ) -> Result<Ended, Failed> {
-    let machine = Machine {
-        descriptors_max: raise_descriptors(),
-        host_name: host_name(),
-        ipv6: UdpSocket::bind("[::]:0").is_ok(),
-        now: OffsetDateTime::now_utc().into(),
-        read: |path| fs::exists(path).unwrap_or(false).then(|| fs::read(path)),
-    };
+    let machine = machine();
     let (settings, closed) = settings::settings(&global, &machine).map_err(|rejections| {
         let lines: Vec<String> = rejections.iter().map(ToString::to_string).collect();
         Failed(lines.join("; "))
@@ -177,6 +248,7 @@ fn run(
         .into_iter()
         .map(|core| CoreLink {
             mailbox: core.mailbox,
+            counters: core.counters,
             thread: core.thread,
         })
         .collect();
@@ -189,6 +261,16 @@ fn run(
         log,
     })
     .map_err(Failed::from)
+}
+
+fn machine() -> Machine {
+    Machine {
+        descriptors_max: raise_descriptors(),
+        host_name: host_name(),
+        ipv6: UdpSocket::bind("[::]:0").is_ok(),
+        now: OffsetDateTime::now_utc().into(),
+        read: |path| fs::exists(path).unwrap_or(false).then(|| fs::read(path)),
+    }
 }
 
 /// Raises the number of connections that can be open to what the system allows.

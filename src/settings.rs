@@ -4,12 +4,15 @@
 //! Made once from the static configuration by `compile/settings.rs`. Never refers to `config`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::frontend::internal::Internal;
 use crate::frontend::middleware::Middleware;
 use crate::limits::{HELD_FILES_BYTES_MAX, HELD_MEMORY_BYTES_MAX};
+use crate::telemetry::recent::Recent;
 use crate::tls;
 
 /// Everything a core is told at start.
@@ -32,6 +35,24 @@ pub struct Settings {
     pub upstream_tls: tls::Client,
     /// Value of `X-Forwarded-Server`.
     pub host_name: String,
+    /// Where answers of 400 and more are remembered, if they are.
+    pub recent_errors: Option<Arc<Recent>>,
+}
+
+impl Settings {
+    /// Some entry point has pages that control makes.
+    pub fn has_pages(&self) -> bool {
+        let pages = self.entry_points.iter();
+        let mut pages = pages.filter_map(|entry_point| entry_point.internal.as_ref());
+        pages.any(|internal| internal.serves.api || internal.serves.rest)
+    }
+
+    /// Somebody may ask what was answered.
+    pub fn counts_answers(&self) -> bool {
+        let pages = self.entry_points.iter();
+        let mut pages = pages.filter_map(|entry_point| entry_point.internal.as_ref());
+        pages.any(|internal| internal.serves.api)
+    }
 }
 
 /// Bytes of all bodies of the process that are held whole.
@@ -66,6 +87,8 @@ pub struct EntryPoint {
     pub compress: bool,
     /// Speaks TLS, in this way.
     pub tls: Option<tls::Server>,
+    /// Pages about ourselves, where some are on it.
+    pub internal: Option<Box<Internal>>,
 }
 
 /// Whose word is taken. Decided on the peer's address only (spec frontends 10).

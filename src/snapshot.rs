@@ -9,8 +9,11 @@ use std::collections::HashMap;
 pub use crate::backend::PoolKey;
 use crate::backend::{Backend, BackendId, Server};
 use crate::frontend::middleware::auth::forward::AuthServerId;
+pub use crate::frontend::middleware::{Context, Middleware};
+pub use crate::frontend::trie::Lookup;
 use crate::frontend::trie::Trie;
 use crate::frontend::{Frontend, FrontendId};
+pub use crate::frontend::{explain, internal};
 use crate::tls;
 
 /// Index of an entry point, fixed at start.

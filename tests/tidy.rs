@@ -22,6 +22,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("store", &["config"]),
     ("provider", &["config", "store"]),
     ("acme", &["config", "tls"]),
+    ("api", &["config", "snapshot"]),
     (
         "compile",
         &[
@@ -31,7 +32,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "control",
         &[
-            "provider", "store", "compile", "acme", "config", "settings", "snapshot", "mailbox",
+            "provider", "store", "compile", "acme", "api", "config", "settings", "snapshot",
+            "mailbox",
         ],
     ),
     (

@@ -37,6 +37,11 @@ pub struct ServerId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PoolKey(pub u32);
 
+impl PoolKey {
+    /// Of connections that are never kept.
+    pub const NEVER: Self = Self(u32::MAX);
+}
+
 /// How a server is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
@@ -45,6 +50,8 @@ pub enum Scheme {
     Https,
     /// HTTP/2 without TLS, begun without asking.
     H2c,
+    /// The control plane of this process, over a pair of sockets. Nobody can configure it.
+    Control,
     /// Accepted at load and answered per request as spec backends 2.1 says.
     Unsupported,
 }

@@ -21,7 +21,7 @@ pub(super) struct Routes {
 }
 
 /// Priority of a frontend: as written if above zero, else the bytes of all its rules.
-pub(super) fn priority(frontend: &dynamic::Frontend) -> u64 {
+pub fn priority(frontend: &dynamic::Frontend) -> u64 {
     match u64::try_from(frontend.priority) {
         Ok(priority) if priority > 0 => priority,
         _ => frontend

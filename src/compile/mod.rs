@@ -15,6 +15,7 @@ mod expression;
 mod frontend;
 mod headers;
 pub mod health;
+pub mod internal;
 mod middleware;
 mod redirect;
 pub mod rule;
@@ -51,6 +52,7 @@ use crate::tls;
 
 pub use self::auth_server::{OfEntryPoint, of_entry_points};
 pub use self::backend::Memory;
+pub use self::frontend::priority;
 pub use self::redirect::Target;
 
 /// Something the operator wrote that is not served, and why.
@@ -181,7 +183,7 @@ pub fn compile(
 
     // Names are in order already, and the sort is stable: what is equal stays ordered by provider, then name. So the
     // id of a frontend is its place in the order of all, and of each entry point.
-    accepted.sort_by_key(|one| std::cmp::Reverse(frontend::priority(one.frontend)));
+    accepted.sort_by_key(|one| std::cmp::Reverse(priority(one.frontend)));
     let pools_retired = memory.retire(&backends, &auth_servers);
     let limited: BTreeSet<(&str, &str)> = accepted
         .iter()

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::auth_server::Address;
-use super::{Rejection, Severity, Target, auth, auth_server, certificate, middleware};
+use super::{Rejection, Severity, Target, auth, auth_server, certificate, internal, middleware};
 use crate::config::dynamic::AuthForward;
 use crate::config::global::BufferingBounds;
 use crate::config::{Global, Place, entrypoint};
@@ -59,7 +59,11 @@ pub fn settings(
     let asked = auth_server::of_entry_points(global);
     for (name, written) in &global.entry_points {
         match entry_point(name, written, &targets, &asked, machine, &mut closed) {
-            Ok(entry_point) => entry_points.push(entry_point),
+            Ok(mut entry_point) => {
+                let steps = &entry_point.middlewares;
+                entry_point.internal = internal::of_entry_point(name, global, steps);
+                entry_points.push(entry_point);
+            }
             Err(rejections) => fatal.extend(rejections),
         }
     }
@@ -116,6 +120,7 @@ pub fn settings(
         held,
         upstream_tls: certificate::client(global, machine, &mut closed),
         host_name: machine.host_name.clone(),
+        recent_errors: internal::recent_errors(global),
     };
     Ok((settings, closed))
 }
@@ -246,6 +251,7 @@ fn entry_point(
             middlewares,
             compress: written.compress,
             tls,
+            internal: None,
         }),
         _ => Err(rejections),
     }

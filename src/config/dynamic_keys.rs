@@ -27,12 +27,15 @@ pub struct DynamicKeys {
     backends: BTreeMap<String, Known<Backend>>,
     frontends: BTreeMap<String, Known<Frontend>>,
     tls: BTreeMap<String, Known<TlsEntry>>,
+    /// Those of the last tree that belong to no name.
+    others: Problems,
 }
 
 /// What was made of the keys of one name.
 #[derive(Debug)]
 struct Known<T> {
     pairs: Vec<(String, Vec<u8>)>,
+    problems: Problems,
     /// `None`: nothing can be made of them.
     item: Option<T>,
 }
@@ -57,7 +60,20 @@ impl DynamicKeys {
             backends: BTreeMap::new(),
             frontends: BTreeMap::new(),
             tls: BTreeMap::new(),
+            others: Problems::default(),
         }
+    }
+
+    /// All problems of the tree that was read last, whenever they were first met.
+    pub fn problems(&self) -> Problems {
+        let mut all = self.others.clone();
+        let backends = self.backends.values().map(|known| &known.problems);
+        let frontends = self.frontends.values().map(|known| &known.problems);
+        let tls = self.tls.values().map(|known| &known.problems);
+        for problems in backends.chain(frontends).chain(tls) {
+            all.append(problems.clone());
+        }
+        all
     }
 
     /// What `pairs` say, whose keys are relative to `prefix`. The problems are those of keys that were not there, or not
@@ -72,6 +88,7 @@ impl DynamicKeys {
             prefix,
             constraints: &self.constraints,
             problems: Problems::default(),
+            others: Problems::default(),
         };
         let (mut backends, mut frontends, mut tls) =
             (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -103,6 +120,8 @@ impl DynamicKeys {
             }
         }
         (self.backends, self.frontends, self.tls) = (backends, frontends, tls);
+        self.others = reader.others.clone();
+        reader.problems.append(reader.others);
         let dynamic = Dynamic {
             backends: items(&self.backends).collect(),
             frontends: items(&self.frontends).collect(),
@@ -121,6 +140,8 @@ struct Reader<'r> {
     prefix: &'r str,
     constraints: &'r [Constraint],
     problems: Problems,
+    /// Those that belong to no name.
+    others: Problems,
 }
 
 type Made<T> = Result<Option<T>, ConfigError>;
@@ -141,7 +162,7 @@ impl Reader<'_> {
             Entry::Occupied(first) => {
                 let place = Place::Key(group[0].key.into());
                 let message = format!("ignored, since {} is defined before it", first.key());
-                self.problems.warn(place, message);
+                self.others.warn(place, message);
                 return;
             }
         };
@@ -149,6 +170,7 @@ impl Reader<'_> {
             .remove(vacant.key())
             .filter(|known| known.is_of(group));
         let known = known.unwrap_or_else(|| {
+            let told = std::mem::take(&mut self.problems);
             let item = make(self, Branch::grow(group, NAME_DEPTH)).unwrap_or_else(|error| {
                 let message = format!("left out: {}", error.message);
                 self.problems.error(error.place, message);
@@ -156,8 +178,11 @@ impl Reader<'_> {
             });
             let pairs = group.iter();
             let pairs = pairs.map(|pair| (pair.key.to_owned(), pair.value.to_owned()));
+            let problems = std::mem::replace(&mut self.problems, told);
+            self.problems.append(problems.clone());
             Known {
                 pairs: pairs.collect(),
+                problems,
                 item,
             }
         });

@@ -5,6 +5,7 @@
 use super::flags::{self, Flag, SHORT};
 use super::load::{Command, StoreConfig};
 use super::option::Kind;
+use super::words::{self, Question, Shell};
 
 /// The commands, and what each does.
 pub(super) const COMMANDS: &[(&str, Command, &str)] = &[
@@ -25,6 +26,26 @@ pub(super) const COMMANDS: &[(&str, Command, &str)] = &[
         "Print a template for a bug report, with the configuration made anonymous",
     ),
     (
+        "check",
+        Command::Check,
+        "Read everything and say what is wrong with it: exit code 1 if something is left out",
+    ),
+    (
+        "explain",
+        Command::Explain(Question {
+            method: String::new(),
+            url: String::new(),
+            fields: Vec::new(),
+        }),
+        "Say what would become of a request, and why",
+    ),
+    (
+        "completion",
+        Command::Completion(Shell::Bash),
+        "Print what a shell needs to complete commands and flags",
+    ),
+    ("man", Command::Man, "Print the manual page"),
+    (
         "demo",
         Command::Demo,
         "Run with two built-in servers, to try things out",
@@ -32,7 +53,7 @@ pub(super) const COMMANDS: &[(&str, Command, &str)] = &[
 ];
 
 /// Switches that only one command has, and what it then does.
-const SWITCHES: &[(&str, &str, Command, &str)] = &[
+pub(super) const SWITCHES: &[(&str, &str, Command, &str)] = &[
     (
         "storeconfig",
         "--dry-run",
@@ -73,9 +94,16 @@ pub(super) fn program() -> String {
 }
 
 /// Help of one command.
-pub(super) fn command(name: &str, about: &str) -> String {
-    let mut text = format!("{about}\n\nUsage: coreway {name} [flags] [<arguments>]\n");
-    if name == "version" {
+pub(super) fn command(name: &str, command: &Command, about: &str) -> String {
+    let usage = words::usage(command);
+    let mut text = format!(
+        "{about}\n\nUsage: coreway {}\n",
+        format!("{name} {usage}").trim_end()
+    );
+    if matches!(
+        command,
+        Command::Version | Command::Completion(_) | Command::Man
+    ) {
         text.push_str(
             "\nFlags:\n    -h, --help                                  Print help and exit\n",
         );
@@ -112,7 +140,7 @@ fn flag_lines() -> String {
     text
 }
 
-fn line(flag: Flag) -> (String, String, String) {
+pub(super) fn line(flag: Flag) -> (String, String, String) {
     let about = flag.about.trim().replace('`', "'");
     let default = match flag.kind {
         Kind::Section(_) | Kind::Foreign if flag.default.is_empty() => "off",

@@ -16,6 +16,7 @@ use super::keys::{self, Branch, Manner, Pair, Shaper};
 use super::option::{Entry, Kind, Value};
 use super::tree::{Data, Node};
 use super::units::{ConfigError, Diagnostic, Place};
+use super::words::{self, Question, Shell};
 use super::{deprecated, effective, help, search, spelling, toml};
 
 /// What a command line asks for, and the static configuration that goes with it.
@@ -50,7 +51,32 @@ pub enum Command {
     HealthCheck,
     StoreConfig(StoreConfig),
     Bug,
+    /// Say what is wrong with the configuration.
+    Check,
+    /// Say what becomes of a request.
+    Explain(Question),
+    /// Print `completion::script`.
+    Completion(Shell),
+    /// Print `man::page()`.
+    Man,
     Demo,
+}
+
+impl Command {
+    /// The word of the command line.
+    fn name(&self) -> &'static str {
+        let same = |other: &Self| std::mem::discriminant(self) == std::mem::discriminant(other);
+        let known = help::COMMANDS.iter().find(|(_, known, _)| same(known));
+        known.map_or("coreway", |(name, ..)| name)
+    }
+
+    /// It is told by the configuration what to do.
+    fn has_configuration(&self) -> bool {
+        !matches!(
+            self,
+            Self::Help(_) | Self::Version | Self::Completion(_) | Self::Man
+        )
+    }
 }
 
 /// What `storeconfig` does with the keys.
@@ -134,11 +160,13 @@ pub fn load(
                 .find(|(name, ..)| name.eq_ignore_ascii_case(word));
             let (name, command, about) =
                 known.ok_or_else(|| LoadError::CommandNotFound(word.clone()))?;
-            (command.clone(), help::command(name, about), rest)
+            (command.clone(), help::command(name, command, about), rest)
         }
         _ => (Command::Run, help::program(), &arguments[..]),
     };
     let mut command = command;
+    let arguments = words::take(&mut command, arguments)
+        .map_err(|message| usage(format!("{}: {message}", command.name()), help.clone()))?;
     let arguments: Vec<String> = arguments
         .iter()
         .filter(|argument| match help::switched(&command, argument) {
@@ -163,7 +191,7 @@ pub fn load(
     };
     if flags.help {
         loaded.command = Command::Help(help);
-    } else if loaded.command != Command::Version {
+    } else if loaded.command.has_configuration() {
         if loaded.command != Command::Demo {
             loaded.file = find_file(&flags, env, &mut loaded.diagnostics);
         }
@@ -246,7 +274,7 @@ fn read(loaded: &mut Loaded, flags: Flags, help: String) -> Result<(), LoadError
         diagnostics: std::mem::take(diagnostics),
     };
     let is_incomplete = match loaded.command {
-        Command::Run => global.has_store(),
+        Command::Run | Command::Check | Command::Explain(_) => global.has_store(),
         // Nothing is validated before it is stored.
         Command::StoreConfig(_) => true,
         _ => false,

@@ -18,14 +18,17 @@ pub mod units;
 pub mod version;
 
 mod compact;
+pub mod completion;
 mod deprecated;
 mod dynamic_keys;
 mod effective;
 mod export;
 mod flags;
 mod help;
+mod json;
 mod keys;
 mod load;
+pub mod man;
 #[cfg(test)]
 mod reference;
 mod search;
@@ -33,12 +36,15 @@ mod spelling;
 mod toml;
 mod tree;
 mod unsupported;
+mod words;
 
 pub use dynamic::Dynamic;
 pub use dynamic_keys::DynamicKeys;
 pub use export::{KeyValue, dynamic_keys};
 pub use global::Global;
+pub use json::dynamic_from_json;
 pub use keys::{Pair, Problems};
 pub use load::{Command, LoadError, Loaded, StoreConfig, dynamic_from_toml, load};
 pub use units::{ConfigError, Diagnostic, Place};
 pub use unsupported::{unsupported, unsupported_dynamic};
+pub use words::{Question, Shell};

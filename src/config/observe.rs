@@ -16,12 +16,12 @@ fn internal_entry_point() -> String {
 }
 
 options! {
-    /// The API and the dashboard.
+    /// The API: pages about ourselves, see [operating.md](operating.md#pages-about-ourselves).
     pub struct Api {
         place;
         /// Entry point it is on.
         "entryPoint" entry_point: String = internal_entry_point(),
-        /// Shows the dashboard.
+        /// Leads from `/` to `/dashboard/`, which says that there is none yet.
         "dashboard" dashboard: bool = true,
         /// Has no effect: the global `debug` decides.
         "debug" debug: bool,
@@ -35,14 +35,14 @@ options! {
         "recentErrors" recent_errors: i64 = 10,
     }
 
-    /// `/ping`.
+    /// `/ping`: 200 while the server is well, 503 when it is about to stop.
     pub struct Ping {
         place;
         /// Entry point it is on.
         "entryPoint" entry_point: String = internal_entry_point(),
     }
 
-    /// Configuration by HTTP PUT.
+    /// Configuration by `PUT /api/providers/rest`.
     pub struct Rest {
         place;
         /// Entry point it is on.

@@ -82,6 +82,7 @@ pub async fn stop(
 ) {
     info!("I have to go...");
     notify("STOPPING=1");
+    publisher.leave();
     if !life_cycle.request_accept_grace_timeout.is_zero() {
         info!(
             "Waiting {:?} for incoming requests to cease",

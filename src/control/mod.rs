@@ -6,12 +6,15 @@
 
 pub mod acme_object;
 pub mod disk;
+pub mod explain;
 pub mod files;
 pub mod hashing;
 pub mod health;
+pub mod healthcheck;
 pub mod leader;
 pub mod lifecycle;
 pub mod merge;
+pub mod offline;
 pub mod prove;
 pub mod publish;
 pub mod resolve;
@@ -21,23 +24,26 @@ pub mod throttle;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam::channel::Receiver;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use crate::acme::{self, Publication};
+use crate::api::{self, View};
 use crate::compile::{self, Memory, Rejection, Severity, World};
 use crate::config::global::HealthCheckDefaults;
-use crate::config::{Dynamic, Global};
+use crate::config::{Dynamic, Global, Problems};
 use crate::mailbox::{MailboxSender, Report};
-use crate::provider::{Update, file};
+use crate::provider::{Board, Update, file};
 use crate::settings::Settings;
+use crate::telemetry::counter::Shard;
 use crate::telemetry::log::Log;
 
 use files::Files;
@@ -48,6 +54,7 @@ use merge::Merged;
 use prove::{Prover, Said};
 use publish::Publisher;
 use resolve::Resolver;
+use stores::Followed;
 use throttle::{Offer, Throttle};
 
 /// Updates of providers that may wait; a provider whose update does not fit waits itself.
@@ -60,6 +67,7 @@ const NAMES_WAIT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct CoreLink {
     pub mailbox: MailboxSender,
+    pub counters: Arc<Shard>,
     pub thread: JoinHandle<()>,
 }
 
@@ -116,12 +124,33 @@ async fn serve(start: Start) -> io::Result<Ended> {
         log,
     } = start;
     let mut signals = Signals::new()?;
-    let mut heard = listen(reports)?;
+    let (asked_sender, asked) = mpsc::unbounded_channel();
+    let mut heard = listen(reports, asked_sender)?;
     let (updates, mut updated) = mpsc::channel(UPDATES_MAX);
-    let file = start_file(&global, static_file, updates.clone())?;
-    let shared = stores::start(&global, &updates)?;
+    let board = Board::default();
+    let file = start_file(&global, static_file, updates.clone(), board.clone())?;
+    let (followed, shared) = stores::start(&global, &updates, &board)?;
     let leader = Leader::start(&global, shared)?;
     let mut control = Control::new(&global, &settings, &cores);
+    let (put_sender, mut put) = mpsc::channel(1);
+    if settings.has_pages() {
+        let sources = api::Sources {
+            view: control.view.subscribe(),
+            unread: Box::new(move || unread(&board)),
+            stores: Box::new(move || followed.iter().map(Followed::shown).collect()),
+            leader: leader.office().map(ask_leader),
+            put: put_sender,
+            prefix: compile::internal::prefix(&global),
+            default_entry_points: global.default_entry_points.clone().into(),
+            shards: cores
+                .iter()
+                .map(|core| Arc::clone(&core.counters))
+                .collect(),
+            recent: settings.recent_errors.clone(),
+            host_name: settings.host_name.clone(),
+        };
+        tokio::spawn(api::run(sources, asked));
+    }
 
     let mut turn = tokio::time::interval(lifecycle::TURN);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -133,6 +162,7 @@ async fn serve(start: Start) -> io::Result<Ended> {
         let due = control.due();
         tokio::select! {
             Some(update) = updated.recv() => control.gather(update),
+            Some(dynamic) = put.recv() => control.gather(Update { provider: api::REST, dynamic }),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => control.take_due(),
             is_changed = control.resolver.answer() => control.names_answered(is_changed),
             () = control.health.answer() => {}
@@ -162,6 +192,8 @@ async fn serve(start: Start) -> io::Result<Ended> {
             }
         }
     };
+    // Nothing that is put from now on would be served.
+    drop(put);
     // Another node may lead before the last client here is served.
     let stop = lifecycle::stop(
         cores,
@@ -179,6 +211,7 @@ fn start_file(
     global: &Global,
     static_file: Option<PathBuf>,
     updates: mpsc::Sender<Update>,
+    board: Board,
 ) -> io::Result<Option<file::Handle>> {
     let Some(options) = &global.file else {
         return Ok(None);
@@ -188,12 +221,15 @@ fn start_file(
         return Ok(None);
     };
     info!("Starting provider file: {}", source.path().display());
-    file::start(source, options, updates).map(Some)
+    file::start(source, options, updates, board).map(Some)
 }
 
 /// Hears all cores on a thread of its own, which also frees the snapshots they give back: freeing a large one takes long
-/// enough to matter to nobody here.
-fn listen(reports: Receiver<Report>) -> io::Result<mpsc::UnboundedReceiver<Heard>> {
+/// enough to matter to nobody here. Who asks for a page about ourselves is passed on to `asked`.
+fn listen(
+    reports: Receiver<Report>,
+    asked: mpsc::UnboundedSender<OwnedFd>,
+) -> io::Result<mpsc::UnboundedReceiver<Heard>> {
     // Holds a few words for each published snapshot.
     let (sender, heard) = mpsc::unbounded_channel();
     thread::Builder::new()
@@ -203,6 +239,11 @@ fn listen(reports: Receiver<Report>) -> io::Result<mpsc::UnboundedReceiver<Heard
                 let said = match report {
                     Report::Serving { core, generation } => Heard::Serving { core, generation },
                     Report::Drained { core } => Heard::Drained { core },
+                    Report::Asked(socket) => {
+                        // Without a desk the socket is closed, which is seen as a server that closed.
+                        let _ = asked.send(socket);
+                        continue;
+                    }
                     Report::Retired(snapshot) => {
                         let generation = snapshot.generation;
                         drop(snapshot);
@@ -236,6 +277,8 @@ struct Control {
     untold: Option<u64>,
     /// `None` if no certificates are ordered.
     prover: Option<Prover>,
+    /// What the API shows.
+    view: watch::Sender<Arc<View>>,
 }
 
 impl Control {
@@ -246,31 +289,7 @@ impl Control {
                 .get(name)
                 .map(|written| written.address.clone())
         };
-        let mut world = World {
-            entry_points: settings
-                .entry_points
-                .iter()
-                .map(|entry_point| entry_point.name.clone())
-                .collect(),
-            targets: compile::settings::targets(global),
-            tls: settings
-                .entry_points
-                .iter()
-                .map(|entry_point| entry_point.tls.clone())
-                .collect(),
-            default_entry_points: global.default_entry_points.clone(),
-            keep_trailing_slash: global.keep_trailing_slash,
-            allow_min_weight_zero: global.allow_min_weight_zero,
-            auth_servers: compile::of_entry_points(global),
-            addresses: BTreeMap::new(),
-            files: BTreeMap::new(),
-            health_interval: Some(global.health_check.interval)
-                .filter(|interval| !interval.is_zero())
-                .unwrap_or_else(|| HealthCheckDefaults::default().interval),
-            proofs: None,
-            tls_proofs: Vec::new(),
-            cores: cores.len(),
-        };
+        let mut world = world(global, settings, cores.len());
         let prover = global.acme.as_ref().map(|options| {
             let prover = Prover::start(options, &world);
             prover.prove(acme::Challenges::default(), &mut world);
@@ -294,6 +313,7 @@ impl Control {
             publisher: Publisher::new(cores.iter().map(|core| core.mailbox.clone())),
             untold: None,
             prover,
+            view: watch::Sender::default(),
         }
     }
 
@@ -378,6 +398,11 @@ impl Control {
             log_rejections(&compiled.rejections);
             self.untold = Some(self.memory.generation());
         }
+        self.view.send_replace(Arc::new(View {
+            providers: self.merged.providers().clone(),
+            rejections: compiled.rejections.iter().map(shown).collect(),
+            generation: self.memory.generation(),
+        }));
         self.publisher.publish(compiled.snapshots);
         self.health.want(compiled.checks, Instant::now());
         if let Some(prover) = &self.prover
@@ -433,6 +458,75 @@ impl Control {
 enum Rejections {
     New,
     Known,
+}
+
+/// What compiling needs to know beside what providers say.
+fn world(global: &Global, settings: &Settings, cores: usize) -> World {
+    World {
+        entry_points: settings
+            .entry_points
+            .iter()
+            .map(|entry_point| entry_point.name.clone())
+            .collect(),
+        targets: compile::settings::targets(global),
+        tls: settings
+            .entry_points
+            .iter()
+            .map(|entry_point| entry_point.tls.clone())
+            .collect(),
+        default_entry_points: global.default_entry_points.clone(),
+        keep_trailing_slash: global.keep_trailing_slash,
+        allow_min_weight_zero: global.allow_min_weight_zero,
+        auth_servers: compile::of_entry_points(global),
+        addresses: BTreeMap::new(),
+        files: BTreeMap::new(),
+        health_interval: Some(global.health_check.interval)
+            .filter(|interval| !interval.is_zero())
+            .unwrap_or_else(|| HealthCheckDefaults::default().interval),
+        proofs: None,
+        tls_proofs: Vec::new(),
+        cores,
+    }
+}
+
+/// As the API shows it.
+fn shown(rejection: &Rejection) -> api::Rejection {
+    api::Rejection {
+        is_error: rejection.severity == Severity::Error,
+        place: rejection.place.to_string(),
+        message: rejection.message.clone(),
+    }
+}
+
+/// Who leads, for the API.
+fn ask_leader(office: leader::Office) -> api::AskLeader {
+    Box::new(move || {
+        let office = office.clone();
+        Box::pin(async move {
+            let leader::Standing { leads, leader } = office.standing().await;
+            api::Standing { leads, leader }
+        })
+    })
+}
+
+/// What providers cannot use of their sources, as the API shows it.
+fn unread(board: &Board) -> Vec<api::Rejection> {
+    let mut all = Vec::new();
+    for problems in board.told().into_values() {
+        let Problems { errors, warnings } = problems;
+        let errors = errors.into_iter().map(|error| (true, error));
+        let warnings = warnings.into_iter().map(|warning| (false, warning));
+        all.extend(
+            errors
+                .chain(warnings)
+                .map(|(is_error, told)| api::Rejection {
+                    is_error,
+                    place: told.place.to_string(),
+                    message: told.message,
+                }),
+        );
+    }
+    all
 }
 
 /// Logs what was left out.
@@ -499,7 +593,8 @@ mod tests {
                                 .send(Report::Drained { core: number })
                                 .expect("heard");
                         }
-                        Message::Connection { .. }
+                        Message::Leave
+                        | Message::Connection { .. }
                         | Message::Disk { .. }
                         | Message::Done { .. } => {}
                         Message::Stop => {
@@ -512,6 +607,7 @@ mod tests {
         });
         CoreLink {
             mailbox: sender,
+            counters: Arc::default(),
             thread,
         }
     }
@@ -551,6 +647,7 @@ mod tests {
                 middlewares: Box::default(),
                 compress: false,
                 tls: None,
+                internal: None,
             }],
             timeouts: Timeouts {
                 read: None,
@@ -565,6 +662,7 @@ mod tests {
             held: Default::default(),
             upstream_tls: Default::default(),
             host_name: "edge".to_owned(),
+            recent_errors: None,
         };
         let options = log::Options {
             level: log::Level::Panic,
@@ -596,7 +694,8 @@ mod tests {
     async fn stopped(life_cycle: LifeCycle, ends_at: fn(&Message) -> bool) -> Vec<String> {
         let (reports, heard) = unbounded();
         let (told, was_told) = unbounded();
-        let mut heard = listen(heard).expect("listens");
+        let (asked, _) = mpsc::unbounded_channel();
+        let mut heard = listen(heard, asked).expect("listens");
         let cores: Vec<CoreLink> = (0..2)
             .map(|number| core(number, reports.clone(), told.clone(), ends_at))
             .collect();

@@ -73,6 +73,11 @@ impl Publisher {
         self.in_use.keys().next().copied()
     }
 
+    /// Tells every core that the process is about to stop.
+    pub fn leave(&mut self) {
+        self.tell(|| Message::Leave);
+    }
+
     /// Tells every core to drain: close listening sockets, end what is idle, finish what is under way.
     pub fn drain(&mut self) {
         self.tell(|| Message::Drain);

@@ -4,18 +4,26 @@
 //! served, so it is asked for ever, and says so each time. Spec kv-static 1, kv-stores 4.
 //! Never knows what a key means. Read next: `provider/kv.rs`, `storeconfig.rs`.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "control plane: it has no clock of a core"
+)]
+
 use std::io;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info};
 
+use crate::api;
 use crate::config::option::Constraint;
 use crate::config::{Global, Loaded, Pair};
-use crate::provider::{Update, kv};
+use crate::limits::STORE_WAIT_MAX;
+use crate::provider::{Board, Update, kv};
 use crate::store::backoff::Backoff;
-use crate::store::{self, Prefix, Settings, Store};
+use crate::store::{self, Follower, Prefix, Settings, Status, Store};
 
 /// One section of a store.
 #[derive(Clone, Debug)]
@@ -61,16 +69,9 @@ pub fn load_static(loaded: Loaded) -> io::Result<Loaded> {
         let store = open(&settings)?;
         let mut backoff = Backoff::default();
         loop {
-            let failure = match store.list(&settings.prefix).await {
-                Ok(listing) => {
-                    let pairs = listing.pairs.iter();
-                    let pairs = pairs.map(|pair| Pair::new(&pair.key, &pair.value));
-                    match loaded.with_keys(settings.prefix.name(), pairs.collect()) {
-                        Ok(loaded) => return Ok(loaded),
-                        Err(error) => error.to_string(),
-                    }
-                }
-                Err(error) => error.to_string(),
+            let failure = match lay_over(&loaded, &*store, &settings).await {
+                Ok(loaded) => return Ok(loaded),
+                Err(failure) => failure,
             };
             let pause = backoff.pause();
             error!("Load config error: {failure}, retrying in {pause:?}");
@@ -79,6 +80,41 @@ pub fn load_static(loaded: Loaded) -> io::Result<Loaded> {
     });
     runtime.shutdown_background();
     found
+}
+
+/// As [`load_static`], for somebody who does not wait.
+///
+/// # Errors
+/// Those of [`load_static`]; the store does not answer, or holds options that cannot be used.
+pub(super) fn load_static_once(loaded: Loaded) -> io::Result<Loaded> {
+    let Some(Configured { settings, .. }) = configured(&loaded.global).into_iter().next() else {
+        return Ok(loaded);
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let found = runtime.block_on(async {
+        let store = open(&settings)?;
+        let laid = timeout(STORE_WAIT_MAX, lay_over(&loaded, &*store, &settings)).await;
+        let laid = laid.unwrap_or_else(|_| Err(format!("no answer within {STORE_WAIT_MAX:?}")));
+        laid.map_err(|failure| io::Error::other(format!("Load config error: {failure}")))
+    });
+    runtime.shutdown_background();
+    found
+}
+
+async fn lay_over(
+    loaded: &Loaded,
+    store: &dyn Store,
+    settings: &Settings,
+) -> Result<Loaded, String> {
+    let listing = store.list(&settings.prefix).await;
+    let listing = listing.map_err(|error| error.to_string())?;
+    let pairs = listing.pairs.iter();
+    let pairs = pairs.map(|pair| Pair::new(&pair.key, &pair.value));
+    loaded
+        .with_keys(settings.prefix.name(), pairs.collect())
+        .map_err(|error| error.to_string())
 }
 
 /// A store that is in use, and where our keys are in it.
@@ -97,30 +133,100 @@ pub(super) fn open(settings: &Settings) -> io::Result<Arc<dyn Store>> {
         .map_err(|error| io::Error::other(format!("Error creating kv store: {error}")))
 }
 
+/// A store that is followed, and where to see how it is.
+#[derive(Clone, Debug)]
+pub(super) struct Followed {
+    prefix: String,
+    status: watch::Receiver<Status>,
+}
+
+impl Followed {
+    /// As the API shows it.
+    pub(super) fn shown(&self) -> api::Store {
+        let status = self.status.borrow();
+        let now = (Instant::now(), SystemTime::now());
+        let time = |at: Option<Instant>| at.and_then(|at| now.1.checked_sub(now.0 - at));
+        api::Store {
+            provider: status.kind.provider(),
+            prefix: self.prefix.clone(),
+            index: status.position.map(|position| position.to_string()),
+            keys: status.keys,
+            read_at: time(status.heard_at),
+            changed_at: time(status.changed_at),
+            error: status.error.as_ref().map(ToString::to_string),
+            failing_since: time(status.failing_since),
+            is_doubted: status.is_doubted,
+        }
+    }
+}
+
 /// Follows every store that is configured. The first one is also what a fleet shares.
 ///
 /// # Errors
 /// The settings of one of them can never work.
-pub(super) fn start(global: &Global, updates: &mpsc::Sender<Update>) -> io::Result<Option<Opened>> {
-    let mut first = None;
-    for Configured {
-        settings,
-        constraints,
-    } in configured(global)
-    {
-        let provider = settings.kind.provider();
-        info!("Starting provider {provider}: {}", settings.prefix.name());
+pub(super) fn start(
+    global: &Global,
+    updates: &mpsc::Sender<Update>,
+    board: &Board,
+) -> io::Result<(Vec<Followed>, Option<Opened>)> {
+    let (mut followed, mut first) = (Vec::new(), None);
+    for source in sources(global, Wants::Changes, board)? {
+        let Source {
+            provider,
+            follower,
+            options,
+        } = source;
+        first.get_or_insert_with(|| Opened {
+            store: Arc::clone(follower.store()),
+            prefix: options.prefix.clone(),
+        });
+        info!("Starting provider {provider}: {}", options.prefix.name());
+        followed.push(Followed {
+            prefix: options.prefix.name().to_owned(),
+            status: follower.status(),
+        });
+        tokio::spawn(kv::run(follower, options, updates.clone()));
+    }
+    Ok((followed, first))
+}
+
+/// What is wanted of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wants {
+    /// One tree.
+    Once,
+    /// Also what becomes of it, unless the configuration says otherwise.
+    Changes,
+}
+
+/// A store that can be read.
+pub(super) struct Source {
+    pub(super) provider: &'static str,
+    pub(super) follower: Follower,
+    pub(super) options: kv::Options,
+}
+
+/// Every store that is configured. Nothing is asked yet.
+///
+/// # Errors
+/// The settings of one of them can never work.
+pub(super) fn sources(global: &Global, wants: Wants, board: &Board) -> io::Result<Vec<Source>> {
+    let sources = configured(global).into_iter().map(|configured| {
+        let Configured {
+            settings,
+            constraints,
+        } = configured;
         let options = kv::Options {
             prefix: settings.prefix.clone(),
-            watches: settings.watches,
+            watches: settings.watches && wants == Wants::Changes,
             constraints,
+            board: board.clone(),
         };
-        let store = open(&settings)?;
-        tokio::spawn(kv::run(Arc::clone(&store), options, updates.clone()));
-        first.get_or_insert(Opened {
-            store,
-            prefix: settings.prefix,
-        });
-    }
-    Ok(first)
+        Ok(Source {
+            provider: settings.kind.provider(),
+            follower: kv::follower(open(&settings)?, &options),
+            options,
+        })
+    });
+    sources.collect()
 }

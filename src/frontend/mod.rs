@@ -1,12 +1,14 @@
 //! Which frontend answers a request, and what it does to it on the way.
 //!
 //! Owns the compiled rules: [`trie`] (the lookup), [`matcher`] (the tests that remain), [`modifier`] (path rewrites),
-//! [`middleware`] (the steps after them).
+//! [`middleware`] (the steps after them), and before all of them [`internal`] (pages about ourselves).
 //! Never does I/O, never sees `config`: `compile` builds these values.
 //! Read next: `trie.rs`.
 
 pub mod error_page;
 pub mod escape;
+pub mod explain;
+pub mod internal;
 pub mod matcher;
 pub mod middleware;
 pub mod modifier;

@@ -25,9 +25,9 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
-use super::{Update, template};
+use super::{Board, Update, template};
 use crate::config::global::FileProvider;
-use crate::config::{self, Dynamic};
+use crate::config::{self, Diagnostic, Dynamic, Place, Problems};
 
 /// Name of this provider in logs, metrics and cross references.
 pub const NAME: &str = "file";
@@ -108,15 +108,17 @@ pub fn start(
     source: Source,
     options: &FileProvider,
     updates: mpsc::Sender<Update>,
+    board: Board,
 ) -> io::Result<Handle> {
     let (wakes, receiver) = bounded(EVENTS_MAX);
     let watch = options.watch.then(|| wakes.clone());
-    let provider = Provider::new(
+    let mut provider = Provider::new(
         source,
         options.debug_log_generated_template,
         LOOK_INTERVAL,
         updates,
     );
+    provider.board = board;
     thread::Builder::new()
         .name("file provider".to_owned())
         .spawn(move || provider.run(watch, &receiver))?;
@@ -130,8 +132,20 @@ pub fn start(
 pub fn read_once(source: Source) -> Result<Dynamic, String> {
     let (updates, _) = mpsc::channel(1);
     let provider = Provider::new(source, false, LOOK_INTERVAL, updates);
-    let read = provider.read().and_then(|texts| provider.decode(&texts));
+    let mut problems = Problems::default();
+    let read = provider.read();
+    let read = read.and_then(|texts| provider.decode(&texts, &mut problems));
     read.map_err(|error| error.to_string())
+}
+
+/// The rules of a source as they are now, with the certificates that they name.
+///
+/// # Errors
+/// As [`read_once`].
+pub fn read_whole(source: Source) -> Result<Dynamic, String> {
+    let mut dynamic = read_once(source)?;
+    inline(&mut dynamic);
+    Ok(dynamic)
 }
 
 /// A file as it was read.
@@ -176,6 +190,8 @@ struct Provider {
     /// The failure that was logged last, until something loads.
     failure: Option<LoadError>,
     has_served: bool,
+    /// Where what cannot be used is told.
+    board: Board,
 }
 
 /// The control loop has gone: there is nobody to report to.
@@ -197,6 +213,7 @@ impl Provider {
             named: Vec::new(),
             failure: None,
             has_served: false,
+            board: Board::default(),
         }
     }
 
@@ -271,10 +288,12 @@ impl Provider {
         if self.read.as_ref() == Some(&texts) && self.named.iter().all(is_as_named) {
             return Ok(());
         }
-        let decoded = self.decode(&texts);
+        let mut problems = Problems::default();
+        let decoded = self.decode(&texts, &mut problems);
         self.read = Some(texts);
         match decoded {
             Ok(mut dynamic) => {
+                self.board.tell(NAME, problems);
                 self.named = inline(&mut dynamic);
                 if self.failure.take().is_some() {
                     info!(
@@ -311,6 +330,20 @@ impl Provider {
                 error!("Error loading file configuration, waiting for it to become valid: {error}")
             }
         }
+        // What was read before goes on, so this stands beside whatever was wrong with that.
+        let (place, message) = error
+            .message
+            .split_once(": ")
+            .unwrap_or(("", &error.message));
+        let mut problems = self.board.told().remove(NAME).unwrap_or_default();
+        problems
+            .errors
+            .retain(|told| !matches!(told.place, Place::Key(_)));
+        problems.errors.push(Diagnostic {
+            place: Place::Key(place.into()),
+            message: message.to_owned(),
+        });
+        self.board.tell(NAME, problems);
         self.failure = Some(error);
     }
 
@@ -346,7 +379,7 @@ impl Provider {
     }
 
     /// Expands, parses and merges. The first definition of a name wins.
-    fn decode(&self, texts: &[Text]) -> Result<Dynamic, LoadError> {
+    fn decode(&self, texts: &[Text], problems: &mut Problems) -> Result<Dynamic, LoadError> {
         let mut merged = Dynamic::default();
         for Text { path, text } in texts {
             let failed = |message: String| LoadError {
@@ -355,7 +388,7 @@ impl Provider {
             };
             let name = path.display().to_string();
             let dynamic = match &self.source {
-                Source::Inline(_) => decode_text(&name, text).map_err(failed)?,
+                Source::Inline(_) => decode_text(&name, text, problems).map_err(failed)?,
                 Source::Directory(_) | Source::File(_) => {
                     let expanded = template::render(text)
                         .map_err(|error| failed(format!("{name}:{error}")))?;
@@ -363,7 +396,7 @@ impl Provider {
                         debug!("Template content: {text}");
                         debug!("Rendering results: {expanded}");
                     }
-                    decode_text(&name, &expanded).map_err(|error| {
+                    decode_text(&name, &expanded, problems).map_err(|error| {
                         let note = if expanded == *text {
                             ""
                         } else {
@@ -373,21 +406,22 @@ impl Provider {
                     })?
                 }
             };
-            merge(&mut merged, dynamic);
+            merge(&mut merged, dynamic, problems);
         }
-        for diagnostic in config::unsupported_dynamic(&merged) {
+        problems
+            .warnings
+            .extend(config::unsupported_dynamic(&merged));
+        for diagnostic in &problems.warnings {
             warn!("{diagnostic}");
         }
         Ok(merged)
     }
 }
 
-fn decode_text(name: &str, text: &str) -> Result<Dynamic, String> {
+fn decode_text(name: &str, text: &str, problems: &mut Problems) -> Result<Dynamic, String> {
     let (dynamic, diagnostics) =
         config::dynamic_from_toml(name, text).map_err(|error| error.to_string())?;
-    for diagnostic in diagnostics {
-        warn!("{diagnostic}");
-    }
+    problems.warnings.extend(diagnostics);
     Ok(dynamic)
 }
 
@@ -427,26 +461,24 @@ fn text_at(path: &str) -> Option<String> {
     }
 }
 
-fn merge(merged: &mut Dynamic, next: Dynamic) {
+fn merge(merged: &mut Dynamic, next: Dynamic, problems: &mut Problems) {
     use std::collections::btree_map::Entry;
     for (name, backend) in next.backends {
         match merged.backends.entry(name) {
             Entry::Vacant(place) => drop(place.insert(backend)),
-            Entry::Occupied(first) => warn!(
-                "Backend {} already configured, skipping: {}",
-                first.key(),
-                backend.place
-            ),
+            Entry::Occupied(first) => problems.warnings.push(Diagnostic {
+                message: format!("Backend {} already configured, skipping", first.key()),
+                place: backend.place.clone(),
+            }),
         }
     }
     for (name, frontend) in next.frontends {
         match merged.frontends.entry(name) {
             Entry::Vacant(place) => drop(place.insert(frontend)),
-            Entry::Occupied(first) => warn!(
-                "Frontend {} already configured, skipping: {}",
-                first.key(),
-                frontend.place
-            ),
+            Entry::Occupied(first) => problems.warnings.push(Diagnostic {
+                message: format!("Frontend {} already configured, skipping", first.key()),
+                place: frontend.place.clone(),
+            }),
         }
     }
     merged.tls.extend(next.tls);

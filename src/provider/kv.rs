@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
-use super::{Update, file};
+use super::{Board, Update, file};
 use crate::config::option::Constraint;
 use crate::config::units::Diagnostic;
 use crate::config::{self, Dynamic, DynamicKeys, Pair};
@@ -30,6 +30,8 @@ pub struct Options {
     pub watches: bool,
     /// What the tags of every server must fulfil.
     pub constraints: Vec<Constraint>,
+    /// Where what cannot be used is told.
+    pub board: Board,
 }
 
 /// Whether a key below the prefix has a say in the dynamic configuration. Static options, the leader's name and
@@ -44,11 +46,15 @@ fn counts(key: &str) -> bool {
     })
 }
 
-/// Follows `store` until nobody takes its updates any more. Makes one update of each tree that is different.
-pub async fn run(store: Arc<dyn Store>, options: Options, updates: mpsc::Sender<Update>) {
-    let mut follower = Follower::new(store.clone(), options.prefix.clone(), counts);
+/// Follows what `options` name of a store.
+pub fn follower(store: Arc<dyn Store>, options: &Options) -> Follower {
+    Follower::new(store, options.prefix.clone(), counts)
+}
+
+/// Follows a store until nobody takes its updates any more. Makes one update of each tree that is different.
+pub async fn run(mut follower: Follower, options: Options, updates: mpsc::Sender<Update>) {
     let mut provider = Provider {
-        store,
+        store: follower.store().clone(),
         keys: DynamicKeys::new(options.constraints),
         prefix: options.prefix,
         alias: None,
@@ -56,6 +62,7 @@ pub async fn run(store: Arc<dyn Store>, options: Options, updates: mpsc::Sender<
         backoff: Backoff::default(),
         last: None,
         said: Vec::new(),
+        board: options.board,
         updates,
     };
     loop {
@@ -88,6 +95,7 @@ struct Provider {
     last: Option<usize>,
     /// Warnings about what is not supported, as they were told last.
     said: Vec<Diagnostic>,
+    board: Board,
     updates: mpsc::Sender<Update>,
 }
 
@@ -154,6 +162,7 @@ impl Provider {
         for problem in &problems.warnings {
             warn!("{problem}");
         }
+        self.board.tell(provider, self.keys.problems());
         file::inline(&mut dynamic);
         let unsupported = config::unsupported_dynamic(&dynamic);
         if self.said != unsupported {
@@ -213,8 +222,10 @@ mod tests {
                 prefix: Prefix::new(kind, "traefik"),
                 watches,
                 constraints: Vec::new(),
+                board: Board::default(),
             };
-            tokio::spawn(run(Arc::new(store.clone()), options, sender));
+            let follower = follower(Arc::new(store.clone()), &options);
+            tokio::spawn(run(follower, options, sender));
             Self { store, updates }
         }
 

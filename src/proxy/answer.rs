@@ -56,6 +56,8 @@ pub(crate) struct Answering<'a> {
     pub(crate) watch: &'a Timer,
     pub(crate) upload: &'a Upload,
     pub(crate) sends: &'a mut Vec<Buffer>,
+    /// How much of the answer's body was passed on.
+    pub(crate) body_bytes: &'a mut u64,
     /// When the request's head had come.
     pub(crate) at: Instant,
 }
@@ -195,6 +197,7 @@ pub(crate) async fn relay(
         };
         clean &= decoded.consumed == piece.len();
         let data = decoded.data.len();
+        *answering.body_bytes += data as u64;
         piece.truncate(decoded.data.end);
         piece.advance(decoded.data.start);
         let finished = decoded.finished;

@@ -19,6 +19,7 @@ use super::date::Date;
 use super::disk::Disk;
 use super::handshake::Handshakes;
 use super::hashing::Hashing;
+use super::ourselves::Ourselves;
 use super::random::Random;
 use super::session::Session;
 use super::upstream::Pools;
@@ -100,6 +101,8 @@ pub(crate) struct Core {
     pub(crate) index: usize,
     pub(crate) settings: Settings,
     pub(crate) pools: Pools,
+    /// The way to pages about ourselves.
+    pub(crate) ourselves: Ourselves,
     /// What further tries are paid from.
     pub(crate) retries: Budget,
     pub(crate) date: Date,
@@ -109,11 +112,14 @@ pub(crate) struct Core {
     pub(crate) hashing: Hashing,
     pub(crate) disk: Rc<Disk>,
     pub(crate) counters: Arc<Shard>,
+    /// Somebody may ask what was answered.
+    pub(crate) counts_answers: bool,
     pub(crate) load: Arc<Load>,
     /// Indexed by core; this core is among them.
     pub(crate) neighbours: Vec<Neighbour>,
     reports: Sender<Report>,
     snapshot: RefCell<Rc<Held>>,
+    leaving: Cell<bool>,
     draining: Cell<bool>,
     /// Accept loops that have not ended.
     accepting: Cell<usize>,
@@ -169,8 +175,10 @@ impl Core {
         Self {
             index,
             retries,
+            counts_answers: settings.counts_answers(),
             settings,
-            pools: Pools::new(idle_max, Arc::clone(&load)),
+            pools: Pools::new(idle_max, Arc::clone(&load), reports.clone()),
+            ourselves: Ourselves::default(),
             date: Date::default(),
             compressors: Compressors::default(),
             handshakes: Handshakes::default(),
@@ -182,6 +190,7 @@ impl Core {
             neighbours,
             reports,
             snapshot: RefCell::new(Rc::new(empty)),
+            leaving: Cell::new(false),
             draining: Cell::new(false),
             accepting: Cell::new(0),
             clients: RefCell::default(),
@@ -213,6 +222,15 @@ impl Core {
             core: self.index,
             generation,
         });
+    }
+
+    /// The process is about to stop, though everybody is still served.
+    pub(crate) fn leaving(&self) -> bool {
+        self.leaving.get()
+    }
+
+    pub(crate) fn leave_soon(&self) {
+        self.leaving.set(true);
     }
 
     pub(crate) fn draining(&self) -> bool {

@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
+use super::account::{self, Account};
 use super::answer::{self, Answering, End};
 use super::asking;
 use super::body::{self, Upload, UploadEnd};
@@ -30,6 +31,7 @@ use crate::backend::limit::{Full, Place};
 use crate::backend::{Backend, Scheme, Server, ServerId};
 use crate::frontend::Frontend;
 use crate::frontend::error_page::ErrorPage;
+use crate::frontend::internal::{Found, Internal};
 use crate::frontend::middleware::{self, Middleware, Verdict, client_certificate};
 use crate::frontend::trie::Lookup;
 use crate::http::body::{BodyReader, Framing};
@@ -37,7 +39,7 @@ use crate::http::h1::{Request, Upgrade};
 use crate::http::{FieldId, Head, Span, Version};
 use crate::limits::{BODY_INLINE_BYTES, CLIENT_CHECK_INTERVAL, LINGER_TIMEOUT, SEND_STALL_TIMEOUT};
 use crate::reactor::{Buffer, Room};
-use crate::reactor::{Instant, coarse};
+use crate::reactor::{Instant, coarse, now};
 use crate::snapshot::Snapshot;
 
 /// What becomes of the client's connection.
@@ -62,8 +64,24 @@ impl After {
     }
 }
 
-/// One exchange, from a request's head to the last byte of its answer.
+/// One exchange, from a request's head to the last byte of its answer; counted where somebody may ask.
+#[inline]
 pub(crate) async fn run(
+    core: &Rc<Core>,
+    client: &Client,
+    session: &mut Session,
+    request: &Request,
+) -> After {
+    let began = core.counts_answers.then(now);
+    session.account = Account::default();
+    let after = exchange(core, client, session, request).await;
+    if let Some(began) = began {
+        account::settle(core, session, began);
+    }
+    after
+}
+
+async fn exchange(
     core: &Rc<Core>,
     client: &Client,
     session: &mut Session,
@@ -95,6 +113,15 @@ pub(crate) async fn run(
         return answer(core, client, session, request, own).await;
     }
     let entry_point = core.entry_point(client.entry_point);
+    if let Some(internal) = &entry_point.internal
+        && let Some(found) = internal.find(session.request.method(), session.request.target())
+    {
+        // Boxed: an exchange that asks for something else does not carry the room for it.
+        return Box::pin(about_ourselves(
+            core, client, session, request, &snapshot, internal, found, at,
+        ))
+        .await;
+    }
     session.takes_gzip =
         entry_point.compress && middleware::compress::is_accepted(&session.request);
     let steps = &entry_point.middlewares;
@@ -146,6 +173,7 @@ pub(crate) async fn run(
     match frontend.page_for(status) {
         // Boxed: an exchange that needs no page does not carry the room for one.
         Some(page) => {
+            account::note(core, session, status);
             let page = (page, status);
             Box::pin(show(
                 core, client, session, request, &snapshot, frontend, page, at,
@@ -153,6 +181,57 @@ pub(crate) async fn run(
             .await
         }
         None => answer(core, client, session, request, own).await,
+    }
+}
+
+/// A page about ourselves: control makes it, as a server would.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the story's whole cast; a struct would only be taken apart here"
+)]
+async fn about_ourselves(
+    core: &Rc<Core>,
+    client: &Client,
+    session: &mut Session,
+    request: &Request,
+    snapshot: &Snapshot,
+    internal: &Internal,
+    found: Found,
+    at: Instant,
+) -> After {
+    session.takes_gzip = false;
+    session.account.is_settled = true;
+    let refusal = match found {
+        Found::Ping if core.leaving() => Some(middleware::Answer::text(503, "Service Unavailable")),
+        Found::Ping => Some(middleware::Answer::text(200, "OK")),
+        Found::Moved => {
+            let (method, target) = (session.request.method(), session.request.target());
+            let location = Internal::location(target);
+            Some(middleware::Answer::page_to(301, &location, method))
+        }
+        Found::Guarded => middlewares(core, client, session, snapshot, &internal.middlewares).await,
+    };
+    if let Some(own) = refusal {
+        return answer(core, client, session, request, Own::Made(own)).await;
+    }
+    if !client.trusted {
+        session.request.remove(FieldId::XForwardedPrefix);
+    }
+    let ourselves = &core.ourselves;
+    let Some(_place) = ourselves.enter() else {
+        return answer(
+            core,
+            client,
+            session,
+            request,
+            Own::Answer(reply::UNAVAILABLE),
+        )
+        .await;
+    };
+    let (frontend, backend) = (&ourselves.frontend, &ourselves.backend);
+    match serve(core, client, session, request, frontend, backend, at).await {
+        Ok(after) => after,
+        Err(own) => answer(core, client, session, request, own).await,
     }
 }
 
@@ -445,7 +524,9 @@ fn pick<'a>(
     };
     let cause = match backend.balancer.choose(&ask, tried) {
         Ok(choice) => match backend.server(choice.id).scheme {
-            Scheme::Http | Scheme::Https | Scheme::H2c => return Ok(choice),
+            Scheme::Http | Scheme::Https | Scheme::H2c | Scheme::Control => {
+                return Ok(choice);
+            }
             Scheme::Unsupported => Cause::Scheme,
         },
         Err(NoServer::Empty) => Cause::NoServer,
@@ -534,6 +615,7 @@ async fn attempt(
         attempt: number,
         takes_gzip,
         instead,
+        account,
         ..
     } = session;
     let streamed = matches!(body, Body::Streamed | Body::Held);
@@ -556,6 +638,7 @@ async fn attempt(
         watch,
         upload: &uploading,
         sends,
+        body_bytes: &mut account.body_bytes,
         at,
     };
     let end = if streamed {
@@ -784,6 +867,15 @@ impl Own<'_> {
         }
     }
 
+    /// How long its body is, but for the little page of a redirect, which nobody counts.
+    fn body_bytes(&self) -> u64 {
+        match self {
+            Self::Answer(own) | Self::Instead(own, _) => own.body.len() as u64,
+            Self::Made(own) => own.body.len() as u64,
+            Self::Moved | Self::Empty => 0,
+        }
+    }
+
     /// The same with another status.
     fn under(mut self, status: u16) -> Self {
         match &mut self {
@@ -812,6 +904,7 @@ async fn answer(
         ..reply::manner(&session.request, keep)
     };
     let at = coarse();
+    session.account.body_bytes += own.body_bytes();
     let mut out = Buffer::take(Room::Small);
     let status = match own {
         Own::Answer(own) => {
@@ -865,6 +958,7 @@ async fn answer_stream(
     session: &mut Session,
     own: Own<'_>,
 ) -> After {
+    session.account.body_bytes += own.body_bytes();
     let head = &mut session.answer;
     let body: Cow<'static, [u8]> = match own {
         Own::Answer(own) => {

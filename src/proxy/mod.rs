@@ -4,6 +4,7 @@
 //! Never sees `config`, never locks, never touches a file.
 //! Read next: `exchange.rs`, the story of one request.
 
+mod account;
 mod answer;
 mod asking;
 mod auth_server;
@@ -24,6 +25,7 @@ mod held;
 mod incoming;
 mod link;
 mod listen;
+mod ourselves;
 mod page;
 #[expect(
     dead_code,
@@ -296,6 +298,7 @@ async fn attend(
                 },
                 Message::Disk { ticket, outcome } => core.disk.done(ticket, outcome),
                 Message::Done { ticket, verdict } => core.hashing.done(ticket, verdict),
+                Message::Leave => core.leave_soon(),
                 Message::Drain => {
                     // Closed when its accept loop has emptied the queue and lets go of it too.
                     for listener in listeners.drain(..) {

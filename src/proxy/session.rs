@@ -3,6 +3,7 @@
 //! Borrowed from the core while a client is active and given back when it falls quiet, so an idle connection holds none
 //! of it and a busy one allocates nothing.
 
+use super::account::Account;
 use super::held::Held;
 use super::page::Instead;
 use crate::frontend::Scratch;
@@ -32,6 +33,8 @@ pub(crate) struct Session {
     pub(crate) attempt: u32,
     /// The answer under way is an error page.
     pub(crate) instead: Option<Instead>,
+    /// What is counted of the exchange.
+    pub(crate) account: Account,
     pub(crate) request: Head,
     pub(crate) answer: Head,
     /// Trailers of the request, then of the answer.

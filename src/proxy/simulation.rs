@@ -1146,6 +1146,7 @@ fn settings() -> Settings {
             middlewares: Box::default(),
             compress: chance(50),
             tls: None,
+            internal: None,
         }],
         timeouts: Timeouts {
             read: seconds(300),
@@ -1161,6 +1162,7 @@ fn settings() -> Settings {
         retry_budget: None,
         held: Default::default(),
         host_name: "simulation".to_owned(),
+        recent_errors: None,
     }
 }
 

@@ -10,11 +10,14 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+
+use crossbeam::channel::Sender;
 
 use super::core::Load;
 use super::failure::{Cause, Failure, Retry, Side, Stage};
@@ -25,6 +28,7 @@ use super::transport::{Refused, Transport};
 use crate::backend::{PoolKey, Scheme, Server};
 use crate::http::Head;
 use crate::limits::{HANDSHAKE_TIMEOUT, UPSTREAM_IDLE_TIMEOUT};
+use crate::mailbox::Report;
 use crate::reactor::{Buffer, Room, Socket, Timer, limit, sleep};
 use crate::reactor::{Instant, coarse};
 use crate::settings::Settings;
@@ -74,11 +78,13 @@ pub(crate) struct Pools {
     sweeping: Cell<bool>,
     load: Arc<Load>,
     links: Rc<Links>,
+    /// To control, which makes pages about ourselves.
+    reports: Sender<Report>,
 }
 
 impl Pools {
     /// `idle_max` is per server address, on this core.
-    pub(crate) fn new(idle_max: usize, load: Arc<Load>) -> Self {
+    pub(crate) fn new(idle_max: usize, load: Arc<Load>, reports: Sender<Report>) -> Self {
         Self {
             kept: RefCell::default(),
             count: Cell::new(0),
@@ -86,6 +92,7 @@ impl Pools {
             sweeping: Cell::new(false),
             links: Rc::new(Links::new(Arc::clone(&load))),
             load,
+            reports,
         }
     }
 
@@ -120,6 +127,9 @@ impl Pools {
         let mut kept = self.kept.borrow_mut();
         let index = upstream.pool.0 as usize;
         if kept.len() <= index {
+            if upstream.pool == PoolKey::NEVER {
+                return;
+            }
             kept.resize_with(index + 1, Vec::new);
         }
         kept[index].push(upstream);
@@ -237,11 +247,29 @@ impl Pools {
                 }
             }
             Scheme::H2c => {}
+            Scheme::Control => {
+                let transport = self
+                    .call_control()
+                    .map_err(|error| Failure::io(Stage::Connect, Retry::Safe, error))?;
+                return Ok(Lane::Own(Upstream::new(transport, server.pool, &self.load)));
+            }
         }
         if let Some(place) = self.links.place(server.pool) {
             return Ok(Lane::shared(place));
         }
         Box::pin(self.links.lane(server, settings)).await
+    }
+}
+
+impl Pools {
+    /// A connection to the control plane of this process: one end of a pair of sockets, whose other end it gets.
+    fn call_control(&self) -> io::Result<Transport> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        theirs.set_nonblocking(true)?;
+        // Without control the far end is closed here, which is seen as a server that closed.
+        let _ = self.reports.send(Report::Asked(theirs.into()));
+        Socket::from_fd(ours.into()).map(Transport::Plain)
     }
 }
 
@@ -275,7 +303,9 @@ pub(crate) async fn reach(
             }
         };
         return Ok(match server.scheme {
-            Scheme::Http | Scheme::H2c | Scheme::Unsupported => Transport::Plain(socket),
+            Scheme::Http | Scheme::H2c | Scheme::Control | Scheme::Unsupported => {
+                Transport::Plain(socket)
+            }
             Scheme::Https => {
                 let limit = Timer::new();
                 limit.set(coarse() + HANDSHAKE_TIMEOUT);

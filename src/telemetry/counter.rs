@@ -52,6 +52,49 @@ pub struct Shard {
     pub bytes_out: Counter,
     /// Connections ended by a caught panic.
     pub panics: Counter,
+    /// Answers, where somebody may ask for them.
+    pub answers: Answers,
+}
+
+/// The first status of HTTP, and the first behind the last one.
+const STATUSES: std::ops::Range<u16> = 100..600;
+
+/// The answers of one core.
+#[derive(Debug)]
+pub struct Answers {
+    by_status: Box<[Counter]>,
+    /// From the end of the request's head to the end of its answer, in nanoseconds, all together.
+    pub time: Counter,
+    /// Bytes of their bodies.
+    pub bytes: Counter,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self {
+            by_status: STATUSES.map(|_| Counter::default()).collect(),
+            time: Counter::default(),
+            bytes: Counter::default(),
+        }
+    }
+}
+
+impl Answers {
+    /// Only the owning core may call this. What is no status of HTTP is not counted.
+    pub fn add(&self, status: u16, time: u64, bytes: u64) {
+        let at = usize::from(status.wrapping_sub(STATUSES.start));
+        if let Some(count) = self.by_status.get(at) {
+            count.add(1);
+            self.time.add(time);
+            self.bytes.add(bytes);
+        }
+    }
+
+    /// Each status that there was, and how often.
+    pub fn counts(&self) -> impl Iterator<Item = (u16, u64)> {
+        let counts = STATUSES.zip(self.by_status.iter().map(Counter::value));
+        counts.filter(|(_, count)| *count > 0)
+    }
 }
 
 #[cfg(test)]
@@ -65,5 +108,16 @@ mod tests {
         shard.connections_open.sub(1);
         assert_eq!(shard.connections_open.value(), 2);
         assert_eq!(shard.requests.value(), 0);
+    }
+
+    #[test]
+    fn answers_are_counted_by_status() {
+        let answers = Answers::default();
+        for status in [200, 404, 200, 599, 600, 0] {
+            answers.add(status, 5, 2);
+        }
+        let counts: Vec<_> = answers.counts().collect();
+        assert_eq!(counts, [(200, 2), (404, 1), (599, 1)]);
+        assert_eq!((answers.time.value(), answers.bytes.value()), (20, 8));
     }
 }

@@ -4,5 +4,7 @@
 //! a bounded queue.
 //! Read next: `log.rs`.
 
+pub mod collect;
 pub mod counter;
 pub mod log;
+pub mod recent;

@@ -126,6 +126,7 @@ impl Proxy {
             middlewares: Box::default(),
             compress,
             tls: None,
+            internal: None,
         };
         let settings = Settings {
             entry_points: vec![entry_point("http", false), entry_point(COMPRESSING, true)],
@@ -143,6 +144,7 @@ impl Proxy {
             descriptors_max: 1024,
             upstream_tls: Default::default(),
             host_name: "test".to_owned(),
+            recent_errors: None,
         };
         let driver = reactor::probe(Choice::Auto).unwrap().driver;
         let cpu = reactor::cpus_allowed()[0];

@@ -2,6 +2,7 @@
 
 mod acme;
 mod allocations;
+mod api;
 mod auth;
 mod balancing;
 mod bodies;
@@ -9,6 +10,7 @@ mod breaker;
 mod buffering;
 mod client_certificate;
 mod client_gone;
+mod commands;
 mod compress;
 mod demo;
 mod drain;

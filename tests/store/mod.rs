@@ -9,6 +9,7 @@ mod bolt;
 mod configuration;
 mod locks;
 mod loss;
+mod pages;
 mod reference;
 mod speed;
 mod suite;
