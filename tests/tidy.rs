@@ -19,7 +19,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("frontend", &["http", "backend"]),
     ("snapshot", &["frontend", "backend", "tls"]),
     ("mailbox", &["snapshot", "http"]),
-    ("store", &["config"]),
+    ("store", &["config", "tls"]),
     ("provider", &["config", "store"]),
     ("acme", &["config", "tls"]),
     ("api", &["config", "snapshot"]),

@@ -14,35 +14,21 @@ use std::time::Duration;
 
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{
-    WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
-};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tonic::codegen::Service;
 
 use super::{Error, Kind, Tls};
+use crate::tls::{self, Authorities, Certificate, Client, Trust};
 
 /// Time for a connection, the handshake of TLS included. An endpoint that takes longer is given up for the next one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A peer that is gone without a word is noticed after about half a minute.
 const KEEPALIVE: Duration = Duration::from_secs(10);
-
-/// Where systems keep the certificates of the authorities they believe; the first that is there counts.
-const SYSTEM_AUTHORITIES: [&str; 6] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/pki/tls/cacert.pem",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// Both ends of a byte stream, whatever carries it.
 pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -145,27 +131,13 @@ impl TlsSettings {
         name: Option<String>,
         protocol: Option<&str>,
     ) -> Result<Self, Error> {
-        let algorithms = Arc::new(aws_lc_rs::default_provider());
-        let verifier = Credulous(algorithms.signature_verification_algorithms);
-        let builder = ClientConfig::builder_with_provider(algorithms)
-            .with_safe_default_protocol_versions()
-            .expect("the suites of the default provider are of both versions");
-        let builder = if tls.trusts_anybody {
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(verifier))
-        } else {
-            builder.with_root_certificates(roots(tls.authorities.as_deref())?)
+        let trust = match tls.trusts_anybody {
+            true => Trust::Anybody,
+            false => Trust::Authorities(authorities(tls.authorities.as_deref())?),
         };
-        let mut config = match &tls.own {
-            None => builder.with_no_client_auth(),
-            Some((chain, key)) => {
-                let (chain, key) = own(chain, key)?;
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .map_err(|error| keypair(&error))?
-            }
-        };
+        let own = tls.own.as_ref().map(|(chain, key)| own(chain, key));
+        let own = own.transpose()?;
+        let mut config = Client::showing(&trust, own.as_ref()).for_library();
         config.alpn_protocols = protocol
             .map(|protocol| protocol.as_bytes().to_vec())
             .into_iter()
@@ -188,37 +160,26 @@ fn text(written: &str) -> Result<(String, bool), Error> {
     Ok((text, true))
 }
 
-fn roots(authorities: Option<&str>) -> Result<RootCertStore, Error> {
-    let mut roots = RootCertStore::empty();
-    let Some(written) = authorities else {
+fn authorities(written: Option<&str>) -> Result<Authorities, Error> {
+    let mut authorities = Authorities::default();
+    let Some(written) = written else {
         let named = std::env::var("SSL_CERT_FILE").ok();
-        let found = named
-            .iter()
-            .map(String::as_str)
-            .chain(SYSTEM_AUTHORITIES)
-            .find_map(|path| std::fs::read(path).ok())
-            .unwrap_or_default();
-        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&found).flatten());
-        return Ok(roots);
+        let found = named.and_then(|path| std::fs::read(path).ok());
+        let found =
+            found.unwrap_or_else(|| tls::system_authorities(|path| std::fs::read(path).ok()));
+        authorities.add_readable(&found);
+        return Ok(authorities);
     };
     let (pem, _) = text(written)?;
-    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        let added = certificate
-            .map_err(|error| error.to_string())
-            .and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()));
-        added.map_err(|error| Error::Settings(format!("failed to parse CA: {error}")))?;
-    }
-    if roots.is_empty() {
-        return Err(Error::Settings(
-            "failed to parse CA: neither a file nor PEM with a certificate".to_owned(),
-        ));
-    }
-    Ok(roots)
+    authorities.add(pem.as_bytes()).map_err(|error| {
+        Error::Settings(format!(
+            "failed to parse CA, which is a file or PEM with a certificate: {error}"
+        ))
+    })?;
+    Ok(authorities)
 }
 
-type Own = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
-fn own(chain: &str, key: &str) -> Result<Own, Error> {
+fn own(chain: &str, key: &str) -> Result<Certificate, Error> {
     if chain.is_empty() || key.is_empty() {
         return Err(Error::Settings(
             "TLS Certificate or Key file must be set when TLS configuration is created: one of them is missing"
@@ -239,15 +200,8 @@ fn own(chain: &str, key: &str) -> Result<Own, Error> {
         }
         _ => {}
     }
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|error| keypair(&error))?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| keypair(&error))?;
-    Ok((chain, key))
-}
-
-fn keypair(error: &dyn fmt::Display) -> Error {
-    Error::Settings(format!("failed to load TLS keypair: {error}"))
+    Certificate::from_pem(chain.as_bytes(), key.as_bytes())
+        .map_err(|error| Error::Settings(format!("failed to load TLS keypair: {error}")))
 }
 
 /// Makes connections, for `hyper`, `tonic` and ourselves.
@@ -324,45 +278,6 @@ impl Service<http::Uri> for Dialer {
             let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
             dialer.dial(host, port, is_tls).await.map(TokioIo::new)
         })
-    }
-}
-
-/// Believes any certificate, but not that somebody has its key who does not.
-#[derive(Debug)]
-struct Credulous(WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for Credulous {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
     }
 }
 
