@@ -28,7 +28,7 @@ fn written(size: usize) -> Dynamic {
             routes: BTreeMap::from([("r".to_owned(), route)]),
             ..dynamic::Frontend::default()
         };
-        written.frontends.insert(format!("f{at}"), frontend);
+        written.frontends.insert(format!("f{at}"), frontend.into());
         let servers = (0..2).map(|server| {
             let url = format!("http://10.{}.{}.{server}:8080", at / 256 % 256, at % 256);
             (
@@ -43,7 +43,7 @@ fn written(size: usize) -> Dynamic {
             servers: servers.collect(),
             ..dynamic::Backend::default()
         };
-        written.backends.insert(format!("b{at}"), backend);
+        written.backends.insert(format!("b{at}"), backend.into());
     }
     written
 }

@@ -20,7 +20,7 @@ fn snapshot(rules: impl Iterator<Item = String>) -> Snapshot {
     let mut written = Dynamic::default();
     written
         .backends
-        .insert("b".to_owned(), dynamic::Backend::default());
+        .insert("b".to_owned(), dynamic::Backend::default().into());
     for (at, rule) in rules.enumerate() {
         let route = dynamic::Route {
             rule,
@@ -32,7 +32,7 @@ fn snapshot(rules: impl Iterator<Item = String>) -> Snapshot {
             routes,
             ..dynamic::Frontend::default()
         };
-        written.frontends.insert(format!("f{at}"), frontend);
+        written.frontends.insert(format!("f{at}"), frontend.into());
     }
     let world = World {
         entry_points: vec!["http".to_owned()],

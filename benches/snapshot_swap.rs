@@ -33,11 +33,11 @@ fn snapshot(frontends: usize) -> Snapshot {
             routes: BTreeMap::from([("r".to_owned(), route)]),
             ..dynamic::Frontend::default()
         };
-        (format!("f{at}"), frontend)
+        (format!("f{at}"), frontend.into())
     });
     let written = Dynamic {
         frontends: frontends.collect(),
-        backends: BTreeMap::from([("b".to_owned(), backend)]),
+        backends: BTreeMap::from([("b".to_owned(), backend.into())]),
         ..Dynamic::default()
     };
     let world = World {

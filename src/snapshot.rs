@@ -5,6 +5,7 @@
 //! Read next: `compile/mod.rs` (makes it), `mailbox.rs` (carries it), `proxy/mod.rs` (swaps it in).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 pub use crate::backend::PoolKey;
 use crate::backend::{Backend, BackendId, Server};
@@ -55,14 +56,14 @@ pub struct Snapshot {
     pub generation: u64,
     /// Indexed by `EntryPointId`.
     pub tries: Vec<Trie>,
-    /// Indexed by `FrontendId`.
-    pub frontends: Vec<Frontend>,
+    /// Indexed by `FrontendId`. Shared with other generations of this core, and with no other core.
+    pub frontends: Vec<Arc<Frontend>>,
     /// Indexed by `EntryPointId`: TLS with the certificates of this generation. `None`, or no such index: as in `Settings`.
     pub tls: Vec<Option<tls::Server>>,
     /// Indexed by `AuthServerId`; one that cannot be spoken to is missing.
     pub auth_servers: Vec<Option<AuthServer>>,
-    /// Indexed by `BackendId`.
-    pub backends: Vec<Backend>,
+    /// Indexed by `BackendId`, and shared in the same way. A place that no frontend names may hold any backend.
+    pub backends: Vec<Arc<Backend>>,
     /// `None` if no names are proved over HTTP. Boxed: nearly always.
     pub proofs: Option<Box<Proofs>>,
     /// Pools that are emptied before anything is served by this: of addresses that no longer occur, and of keys that

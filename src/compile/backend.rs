@@ -12,6 +12,7 @@ use super::auth::KnownNonces;
 use super::auth_server::AuthServers;
 use super::balance::{Kept, Written, unknown_method};
 use super::health::{self, Check, Question};
+use super::reuse::{Last, MadeBackend, MadeFrontend};
 use super::{Rejection, Severity, World, breaker, buffering};
 use crate::backend::availability::Availability;
 use crate::backend::breaker::Breaker;
@@ -20,7 +21,7 @@ use crate::backend::key::Source;
 use crate::backend::limit::{Limit, Table};
 use crate::backend::shard::Shard;
 use crate::backend::{Backend, PoolKey, Scheme, Server};
-use crate::config::dynamic;
+use crate::config::{Dynamic, Shared, dynamic};
 use crate::frontend::middleware::rate_limit::{Rate, RateLimit};
 
 /// The URL of a server, as far as it is used: path, query and user are ignored.
@@ -175,6 +176,12 @@ pub struct Memory {
     ejections: HashMap<BackendName, KeptEjection>,
     /// What is known of digest authentication.
     pub(super) nonces: KnownNonces,
+    /// Where backends stand in a snapshot: one keeps its place as long as it is there, so that what names it need not
+    /// be made again because of others.
+    places: HashMap<BackendName, u32>,
+    /// Places below the highest that nobody has, the lowest last.
+    places_free: Vec<u32>,
+    pub(super) last: Last,
     /// The rate limits of frontends, by what they were made from.
     rate_limits: HashMap<FrontendName, (Source, Vec<Rate>, Arc<RateLimit>)>,
 }
@@ -248,9 +255,10 @@ impl Memory {
     pub(super) fn retire(&mut self, used: &Backends, asked: &AuthServers) -> Vec<PoolKey> {
         let generation = self.generation;
         let keys: BTreeSet<PoolKey> = used
-            .compiled
+            .made
             .iter()
-            .flat_map(|backend| backend.servers.iter().map(|server| server.pool))
+            .flatten()
+            .flat_map(|made| made.copies[0].servers.iter().map(|server| server.pool))
             .chain(asked.pools())
             .collect();
         let mut retired = Vec::new();
@@ -269,7 +277,27 @@ impl Memory {
         self.under_way.retain(|name, _| used.ids.contains_key(name));
         self.breakers.retain(|name, _| used.ids.contains_key(name));
         self.ejections.retain(|name, _| used.ids.contains_key(name));
+        let free = &mut self.places_free;
+        self.places.retain(|name, place| {
+            let kept = used.ids.get(name).is_some_and(Result::is_ok);
+            if !kept {
+                free.push(*place);
+            }
+            kept
+        });
+        free.sort_unstable_by_key(|place| std::cmp::Reverse(*place));
         retired
+    }
+
+    fn place(&mut self, name: &BackendName) -> u32 {
+        if let Some(place) = self.places.get(name) {
+            return *place;
+        }
+        let place = self.places_free.pop().unwrap_or_else(|| {
+            u32::try_from(self.places.len()).expect("a configuration has fewer than 2^32 backends")
+        });
+        self.places.insert(name.clone(), place);
+        place
     }
 
     /// The limit of a backend. What is under way goes on counting while the key stays the same.
@@ -412,31 +440,78 @@ impl Memory {
 /// The backends that frontends have asked for so far.
 #[derive(Debug, Default)]
 pub(super) struct Backends {
-    /// In the order of their ids, with the shard of core 0.
-    pub(super) compiled: Vec<Backend>,
-    pub(super) names: Vec<BackendName>,
+    /// Each at its place, which is its id.
+    made: Vec<Option<MadeBackend>>,
     ids: HashMap<BackendName, Result<u32, BackendError>>,
     pub(super) host_names: BTreeSet<String>,
     pub(super) checks: Vec<Check>,
     /// Of options for which something else stands.
     pub(super) rejections: Vec<Rejection>,
+    /// What there was before, less what is used again.
+    pub(super) last: Last,
 }
 
 impl Backends {
+    /// None yet, in this world.
+    pub(super) fn new(world: &World, memory: &mut Memory) -> Self {
+        Self {
+            last: std::mem::take(&mut memory.last).in_world(world),
+            ..Self::default()
+        }
+    }
+
     /// Id of the backend, compiling it if this is the first frontend that names it.
     pub(super) fn id(
         &mut self,
         name: BackendName,
-        written: &dynamic::Backend,
+        written: &Shared<dynamic::Backend>,
         world: &World,
         memory: &mut Memory,
     ) -> Result<u32, BackendError> {
         if let Some(known) = self.ids.get(&name) {
             return known.clone();
         }
-        let id = self.compile(&name, written, world, memory);
+        let made = match self.last.backend(&name, written, world) {
+            Some(made) => Ok(made),
+            None => self.compile(&name, written, world, memory),
+        };
+        let id = made.map(|made| self.put(memory.place(&name), made));
         self.ids.insert(name, id.clone());
         id
+    }
+
+    fn put(&mut self, place: u32, made: MadeBackend) -> u32 {
+        self.checks.extend_from_slice(&made.checks);
+        self.host_names.extend(made.host_names.iter().cloned());
+        let at = place as usize;
+        if self.made.len() <= at {
+            self.made.resize_with(at + 1, || None);
+        }
+        self.made[at] = Some(made);
+        place
+    }
+
+    /// Those of a core, by their ids. Where a backend is gone another one stands, which nothing names there.
+    pub(super) fn of_core(&self, core: usize) -> Vec<Arc<Backend>> {
+        let any = self.made.iter().flatten().next();
+        let places = self.made.iter();
+        places
+            .filter_map(|made| made.as_ref().or(any))
+            .map(|made| Arc::clone(&made.copies[core]))
+            .collect()
+    }
+
+    /// With the frontends that use them, what the next compilation may use again.
+    pub(super) fn remembered(
+        mut self,
+        providers: &BTreeMap<String, Arc<Dynamic>>,
+        frontends: impl Iterator<Item = (FrontendName, MadeFrontend)>,
+    ) -> Last {
+        let backends = self.ids.into_iter().filter_map(|(name, id)| {
+            let made = self.made[id.ok()? as usize].take()?;
+            Some((name, made))
+        });
+        self.last.replaced(providers, frontends, backends)
     }
 
     fn compile(
@@ -445,7 +520,9 @@ impl Backends {
         written: &dynamic::Backend,
         world: &World,
         memory: &mut Memory,
-    ) -> Result<u32, BackendError> {
+    ) -> Result<MadeBackend, BackendError> {
+        let said = self.rejections.len();
+        let mut host_names = Vec::new();
         // The last server by name wins where several have one identity.
         let mut by_identity: BTreeMap<Identity, &str> = BTreeMap::new();
         let mut parsed = Vec::with_capacity(written.servers.len());
@@ -506,7 +583,7 @@ impl Backends {
                     }
                 };
                 if url.address().is_none() && !url.host.is_empty() {
-                    self.host_names.insert(url.host.clone());
+                    host_names.push(url.host.clone());
                 }
                 Server {
                     name: (*name).clone(),
@@ -546,7 +623,7 @@ impl Backends {
         let max_conn = memory.max_conn(name, written.max_conn.as_ref())?;
         let buffering = written.buffering.as_ref().map(buffering::compile);
         let buffering = buffering.transpose().map_err(BackendError::Buffering)?;
-        if let Some(question) = question {
+        let checks = question.map(|question| {
             let checks = servers
                 .iter()
                 .zip(&balancer.weights)
@@ -560,12 +637,10 @@ impl Backends {
                         ..question.clone()
                     },
                 });
-            self.checks.extend(checks);
-        }
+            checks.collect()
+        });
 
-        let id = u32::try_from(self.compiled.len())
-            .expect("a configuration has fewer than 2^32 backends");
-        self.compiled.push(Backend {
+        let first = Backend {
             name: name.1.clone(),
             servers,
             balancer,
@@ -573,9 +648,19 @@ impl Backends {
             ejection,
             max_conn,
             buffering,
+        };
+        let others = (1..cores).map(|core| {
+            let mut copy = first.clone();
+            copy.balancer.shard = memory.shard(name, core);
+            Arc::new(copy)
         });
-        self.names.push(name.clone());
-        Ok(id)
+        let others: Vec<_> = others.collect();
+        Ok(MadeBackend {
+            copies: std::iter::once(Arc::new(first)).chain(others).collect(),
+            host_names,
+            checks: checks.unwrap_or_default(),
+            is_reusable: self.rejections.len() == said,
+        })
     }
 }
 

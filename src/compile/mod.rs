@@ -18,6 +18,7 @@ pub mod health;
 pub mod internal;
 mod middleware;
 mod redirect;
+mod reuse;
 pub mod rule;
 pub mod settings;
 mod sticky;
@@ -27,6 +28,7 @@ mod twin;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::iter;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,15 +38,17 @@ use self::auth_server::{Address, AuthServers};
 use self::backend::{Backends, ServerUrl};
 use self::frontend::{Compiler, Routes};
 use self::health::Check;
+use self::reuse::MadeFrontend;
 use self::template::Expressions;
 use crate::backend::BackendId;
 use crate::config::dynamic::AuthForward;
-use crate::config::{Dynamic, Place, dynamic};
+use crate::config::{Dynamic, Place, Shared, dynamic};
 use crate::frontend::error_page::ErrorPage;
 use crate::frontend::middleware::Middleware;
 use crate::frontend::middleware::auth::digest::Nonces;
 use crate::frontend::middleware::auth::forward::AuthServerId;
 use crate::frontend::middleware::rate_limit::RateLimit;
+use crate::frontend::modifier::Modifiers;
 use crate::frontend::trie::{Entry, Trie};
 use crate::frontend::{Frontend, FrontendId};
 use crate::snapshot::{AuthServer, EntryPointId, Proofs, Snapshot};
@@ -125,7 +129,8 @@ pub struct Compiled {
 /// Compiles what all providers say, keyed by provider name.
 ///
 /// Each call is a generation: what `memory` gave to backends that are gone is taken back, so publish the outcome, and
-/// say with [`Memory::settle`] when no older snapshot is in use.
+/// say with [`Memory::settle`] when no older snapshot is in use. What is as it was in the call before is not made again:
+/// snapshots share it, each core its own copy, and the outcome is the same as if it had been made.
 pub fn compile(
     providers: &BTreeMap<String, Arc<Dynamic>>,
     world: &World,
@@ -134,7 +139,7 @@ pub fn compile(
     memory.generation += 1;
     let mut rejections = Vec::new();
     let mut expressions = Expressions::default();
-    let mut backends = Backends::default();
+    let mut backends = Backends::new(world, memory);
     let mut accepted = Vec::new();
     let mut auth_servers = AuthServers::new(world, memory, &mut rejections);
 
@@ -146,32 +151,24 @@ pub fn compile(
                 frontend,
                 world,
             };
-            let entry_points = job.entry_points(&mut rejections);
-            let outcome = entry_points
-                .and_then(|entry_points| {
-                    Ok((entry_points, job.backend(written, &mut backends, memory)?))
-                })
-                .and_then(|(entry_points, backend)| {
-                    let routes = job.routes(&mut expressions, &mut rejections)?;
-                    let middlewares =
-                        job.middlewares(&routes, &mut expressions, &mut auth_servers, memory)?;
-                    let rate_limit = job.rate_limit(memory)?;
-                    let error_pages =
-                        job.error_pages(written, &mut backends, memory, &mut rejections)?;
-                    Ok(Accepted {
-                        provider,
-                        name,
-                        frontend,
-                        entry_points,
-                        backend,
-                        routes,
-                        middlewares,
-                        rate_limit,
-                        error_pages,
-                    })
-                });
+            let outcome = match job.again(written, &mut backends, memory) {
+                Some(made) => Ok(made),
+                None => job.make(
+                    written,
+                    &mut backends,
+                    &mut expressions,
+                    &mut auth_servers,
+                    memory,
+                    &mut rejections,
+                ),
+            };
             match outcome {
-                Ok(frontend) => accepted.push(frontend),
+                Ok(made) => accepted.push(Accepted {
+                    provider,
+                    name,
+                    frontend,
+                    made,
+                }),
                 Err((place, message)) => rejections.push(Rejection {
                     place,
                     severity: Severity::Error,
@@ -187,7 +184,7 @@ pub fn compile(
     let pools_retired = memory.retire(&backends, &auth_servers);
     let limited: BTreeSet<(&str, &str)> = accepted
         .iter()
-        .filter(|one| one.rate_limit.is_some())
+        .filter(|one| one.made.copies[0].rate_limit.is_some())
         .map(|one| (one.provider, one.name))
         .collect();
     let with_digest: BTreeSet<(&str, &str)> = accepted
@@ -204,19 +201,30 @@ pub fn compile(
         .nonces
         .retain(|(provider, name)| with_digest.contains(&(provider, name)));
     memory.retire_rate_limits(|(provider, name)| limited.contains(&(provider, name)));
-    let mut first = assemble(accepted, &backends, world, memory.generation, pools_retired);
+    let mut first = assemble(
+        &accepted,
+        &backends,
+        world,
+        memory.generation,
+        pools_retired,
+    );
     backends.host_names.append(&mut auth_servers.host_names);
     first.auth_servers = auth_servers.made;
     first.tls = certificate::dynamic(providers, world, &mut rejections);
     first.proofs = world.proofs.clone().map(Box::new);
-    let snapshots = spread(first, &backends, world, memory);
+    let snapshots = spread(first, &accepted, &backends, world);
     rejections.append(&mut backends.rejections);
-    Compiled {
+    let compiled = Compiled {
         snapshots,
         rejections,
-        checks: backends.checks,
-        host_names: backends.host_names,
-    }
+        checks: std::mem::take(&mut backends.checks),
+        host_names: std::mem::take(&mut backends.host_names),
+    };
+    let frontends = accepted
+        .into_iter()
+        .map(|one| ((one.provider.to_owned(), one.name.to_owned()), one.made));
+    memory.last = backends.remembered(providers, frontends);
+    compiled
 }
 
 /// The names in `Host` matchers of each rule on an entry point, lower case: what certificates can be ordered for.
@@ -312,7 +320,7 @@ fn sections(providers: &BTreeMap<String, Arc<Dynamic>>) -> impl Iterator<Item = 
 struct Job<'a> {
     provider: &'a str,
     name: &'a str,
-    frontend: &'a dynamic::Frontend,
+    frontend: &'a Shared<dynamic::Frontend>,
     world: &'a World,
 }
 
@@ -321,12 +329,7 @@ struct Accepted<'a> {
     provider: &'a str,
     name: &'a str,
     frontend: &'a dynamic::Frontend,
-    entry_points: Vec<EntryPointId>,
-    backend: BackendId,
-    routes: Routes,
-    middlewares: Box<[Middleware]>,
-    rate_limit: Option<Arc<RateLimit>>,
-    error_pages: Box<[ErrorPage]>,
+    made: MadeFrontend,
 }
 
 /// Where and why a frontend is left out.
@@ -338,6 +341,82 @@ impl Job<'_> {
             self.frontend.place.clone(),
             format!("{why}. Skipping frontend {}...", self.name),
         )
+    }
+
+    /// What the last compilation made of it, if it would come out so again.
+    fn again(
+        &self,
+        written: &Dynamic,
+        backends: &mut Backends,
+        memory: &mut Memory,
+    ) -> Option<MadeFrontend> {
+        let name = (self.provider.to_owned(), self.name.to_owned());
+        let made = backends.last.frontend(&name, self.frontend)?;
+        let pages = self.frontend.errors.values().map(|page| &page.backend);
+        let uses: Option<Vec<BackendId>> = iter::once(&self.frontend.backend)
+            .chain(pages)
+            .map(|backend| {
+                let key = (self.provider.to_owned(), backend.clone());
+                let written = written.backends.get(backend)?;
+                let id = backends.id(key, written, self.world, memory);
+                id.ok().map(BackendId)
+            })
+            .collect();
+        (uses? == made.uses).then_some(made)
+    }
+
+    fn make(
+        &self,
+        written: &Dynamic,
+        backends: &mut Backends,
+        expressions: &mut Expressions,
+        auth_servers: &mut AuthServers,
+        memory: &mut Memory,
+        rejections: &mut Vec<Rejection>,
+    ) -> Result<MadeFrontend, Refusal> {
+        let said = rejections.len();
+        let entry_points = self.entry_points(rejections)?;
+        let backend = self.backend(written, backends, memory)?;
+        let Routes {
+            matchers,
+            modifiers,
+        } = self.routes(expressions, rejections)?;
+        let middlewares = self.middlewares(&modifiers, expressions, auth_servers, memory)?;
+        let rate_limit = self.rate_limit(memory)?;
+        let error_pages = self.error_pages(written, backends, memory, rejections)?;
+        let uses = error_pages.iter().map(|page| page.backend);
+        let uses = iter::once(backend).chain(uses).collect();
+        let auth = self.frontend.auth.as_ref();
+        let hangs_on_others =
+            auth.is_some_and(|auth| auth.forward.is_some() || auth::files(auth).next().is_some());
+        let frontend = Frontend {
+            name: self.name.to_owned(),
+            provider: self.provider.to_owned(),
+            backend,
+            pass_host_header: self.frontend.pass_host_header,
+            modifiers,
+            middlewares,
+            rate_limit,
+            error_pages,
+        };
+        Ok(MadeFrontend {
+            entry_points,
+            matchers,
+            copies: self.copies(frontend),
+            uses,
+            is_reusable: !hangs_on_others && rejections.len() == said,
+        })
+    }
+
+    /// One for each core, which is all that reads it.
+    ///
+    /// A copied `Regex` shares the compiled program, which nobody writes (nor its reference count, but here and where the
+    /// copy is dropped), and makes a pool of search caches of its own: the first thread to use a pool, the core, takes
+    /// its cache without a lock. So copies cost no second compilation and cores do not meet.
+    fn copies(&self, frontend: Frontend) -> Box<[Arc<Frontend>]> {
+        let others = (1..self.world.cores.max(1)).map(|_| Arc::new(frontend.clone()));
+        let others: Vec<_> = others.collect();
+        iter::once(Arc::new(frontend)).chain(others).collect()
     }
 
     fn entry_points(&self, rejections: &mut Vec<Rejection>) -> Result<Vec<EntryPointId>, Refusal> {
@@ -491,12 +570,12 @@ impl Job<'_> {
 
     fn middlewares(
         &self,
-        routes: &Routes,
+        modifiers: &Modifiers,
         expressions: &mut Expressions,
         auth_servers: &mut AuthServers,
         memory: &mut Memory,
     ) -> Result<Box<[Middleware]>, Refusal> {
-        let restoration = routes.modifiers.restoration();
+        let restoration = modifiers.restoration();
         let mut surroundings = OfFrontend {
             world: self.world,
             name: (self.provider, self.name),
@@ -538,70 +617,54 @@ impl Surroundings for OfFrontend<'_> {
 
 /// The snapshot of core 0.
 fn assemble(
-    accepted: Vec<Accepted<'_>>,
+    accepted: &[Accepted<'_>],
     backends: &Backends,
     world: &World,
     generation: u64,
     pools_retired: Vec<crate::backend::PoolKey>,
 ) -> Snapshot {
     let mut entries: Vec<Vec<Entry>> = world.entry_points.iter().map(|_| Vec::new()).collect();
-    let mut frontends = Vec::with_capacity(accepted.len());
-    for (at, one) in accepted.into_iter().enumerate() {
+    for (at, one) in accepted.iter().enumerate() {
         let id =
             FrontendId(u32::try_from(at).expect("a configuration has fewer than 2^32 frontends"));
-        let mut matchers = one.routes.matchers;
-        if let Some((last, others)) = one.entry_points.split_last() {
-            for entry_point in others {
-                entries[usize::from(entry_point.0)].push(Entry {
-                    frontend: id,
-                    matchers: matchers.clone(),
-                });
-            }
-            entries[usize::from(last.0)].push(Entry {
+        for entry_point in &one.made.entry_points {
+            entries[usize::from(entry_point.0)].push(Entry {
                 frontend: id,
-                matchers: std::mem::take(&mut matchers),
+                matchers: one.made.matchers.clone(),
             });
         }
-        frontends.push(Frontend {
-            name: one.name.to_owned(),
-            provider: one.provider.to_owned(),
-            backend: one.backend,
-            pass_host_header: one.frontend.pass_host_header,
-            modifiers: one.routes.modifiers,
-            middlewares: one.middlewares,
-            rate_limit: one.rate_limit,
-            error_pages: one.error_pages,
-        });
     }
     Snapshot {
         generation,
         tries: entries.into_iter().map(Trie::new).collect(),
-        frontends,
+        frontends: frontends_of(accepted, 0),
         tls: Vec::new(),
         auth_servers: Vec::new(),
-        backends: backends.compiled.clone(),
+        backends: backends.of_core(0),
         proofs: None,
         pools_retired,
     }
 }
 
+fn frontends_of(accepted: &[Accepted<'_>], core: usize) -> Vec<Arc<Frontend>> {
+    let copies = accepted.iter().map(|one| &one.made.copies[core]);
+    copies.map(Arc::clone).collect()
+}
+
 /// One snapshot for each core, each with its own copy of everything that is read for a request and its own positions.
-///
-/// A copied `Regex` shares the compiled program, which nobody writes (nor its reference count, but here and where the
-/// snapshot is dropped), and makes a pool of search caches of its own: the first thread to use a pool, the core, takes
-/// its cache without a lock. So copies cost no second compilation and cores do not meet.
-fn spread(first: Snapshot, backends: &Backends, world: &World, memory: &Memory) -> Vec<Snapshot> {
+fn spread(
+    first: Snapshot,
+    accepted: &[Accepted<'_>],
+    backends: &Backends,
+    world: &World,
+) -> Vec<Snapshot> {
     let mut snapshots = vec![first];
     for core in 1..world.cores.max(1) {
         let first = &snapshots[0];
-        let mut copies = first.backends.clone();
-        for (backend, name) in copies.iter_mut().zip(&backends.names) {
-            backend.balancer.shard = memory.shard(name, core);
-        }
         snapshots.push(Snapshot {
             generation: first.generation,
             tries: first.tries.clone(),
-            frontends: first.frontends.clone(),
+            frontends: frontends_of(accepted, core),
             tls: first
                 .tls
                 .iter()
@@ -612,7 +675,7 @@ fn spread(first: Snapshot, backends: &Backends, world: &World, memory: &Memory) 
                 .iter()
                 .map(|one| one.as_ref().map(AuthServer::for_core))
                 .collect(),
-            backends: copies,
+            backends: backends.of_core(core),
             proofs: first.proofs.clone(),
             pools_retired: first.pools_retired.clone(),
         });
@@ -652,11 +715,11 @@ mod tests {
                 routes: BTreeMap::from([("r".to_owned(), route)]),
                 ..dynamic::Frontend::default()
             };
-            ((*name).to_owned(), frontend)
+            ((*name).to_owned(), frontend.into())
         });
         Dynamic {
             frontends: frontends.collect(),
-            backends: BTreeMap::from([("b".to_owned(), backend)]),
+            backends: BTreeMap::from([("b".to_owned(), backend.into())]),
             ..Dynamic::default()
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::export;
 use super::option::options;
+use super::shared::Shared;
 
 impl Dynamic {
     /// The configuration as JSON, without its secrets.
@@ -22,9 +23,9 @@ options! {
     /// What one provider says.
     pub struct Dynamic {
         /// Named sets of servers, which frontends ask for by name.
-        "backends" backends: BTreeMap<String, Backend>,
+        "backends" backends: BTreeMap<String, Shared<Backend>>,
         /// Named sets of rules that choose a backend. One with a mistake is left out with a message that names the place, and its requests get 404; the others are served.
-        "frontends" frontends: BTreeMap<String, Frontend>,
+        "frontends" frontends: BTreeMap<String, Shared<Frontend>>,
         /// Certificates that can change without a restart.
         "tls" tls: Vec<TlsEntry>,
     }

@@ -13,6 +13,7 @@ use super::ConfigError;
 use super::dynamic::{Auth, AuthUsers, Backend, Dynamic, Frontend, Headers, TlsEntry};
 use super::keys::{self, Branch, Manner, Pair, Problems, Shaper};
 use super::option::{Constraint, Value};
+use super::shared::Shared;
 use super::tree::{Data, Node, Table};
 use super::units::Place;
 
@@ -37,7 +38,7 @@ struct Known<T> {
     pairs: Vec<(String, Vec<u8>)>,
     problems: Problems,
     /// `None`: nothing can be made of them.
-    item: Option<T>,
+    item: Option<Shared<T>>,
 }
 
 impl<T> Known<T> {
@@ -125,13 +126,15 @@ impl DynamicKeys {
         let dynamic = Dynamic {
             backends: items(&self.backends).collect(),
             frontends: items(&self.frontends).collect(),
-            tls: items(&self.tls).map(|(_, entry)| entry).collect(),
+            tls: items(&self.tls)
+                .map(|(_, entry)| TlsEntry::clone(&entry))
+                .collect(),
         };
         (dynamic, reader.problems)
     }
 }
 
-fn items<T: Clone>(known: &BTreeMap<String, Known<T>>) -> impl Iterator<Item = (String, T)> {
+fn items<T>(known: &BTreeMap<String, Known<T>>) -> impl Iterator<Item = (String, Shared<T>)> {
     let made = known.iter();
     made.filter_map(|(name, known)| Some((name.clone(), known.item.clone()?)))
 }
@@ -183,7 +186,7 @@ impl Reader<'_> {
             Known {
                 pairs: pairs.collect(),
                 problems,
-                item,
+                item: item.map(Shared::from),
             }
         });
         vacant.insert(known);

@@ -32,6 +32,7 @@ pub mod man;
 #[cfg(test)]
 mod reference;
 mod search;
+mod shared;
 mod spelling;
 mod toml;
 mod tree;
@@ -45,6 +46,7 @@ pub use global::Global;
 pub use json::dynamic_from_json;
 pub use keys::{Pair, Problems};
 pub use load::{Command, LoadError, Loaded, StoreConfig, dynamic_from_toml, load};
+pub use shared::Shared;
 pub use units::{ConfigError, Diagnostic, Place};
 pub use unsupported::{unsupported, unsupported_dynamic};
 pub use words::{Question, Shell};

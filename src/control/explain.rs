@@ -217,7 +217,8 @@ impl Story<'_> {
     }
 
     fn written(&self, provider: &str, name: &str) -> Option<&Frontend> {
-        self.offline.providers.get(provider)?.frontends.get(name)
+        let provider = self.offline.providers.get(provider)?;
+        provider.frontends.get(name).map(|frontend| &**frontend)
     }
 
     fn frontend(&mut self, snapshot: &Snapshot, at: usize, asked: &mut Asked) {
@@ -362,8 +363,8 @@ impl Story<'_> {
             ..Frontend::default()
         };
         let dynamic = Dynamic {
-            backends: BTreeMap::from([("b".to_owned(), Backend::default())]),
-            frontends: BTreeMap::from([("f".to_owned(), frontend)]),
+            backends: BTreeMap::from([("b".to_owned(), Backend::default().into())]),
+            frontends: BTreeMap::from([("f".to_owned(), frontend.into())]),
             ..Dynamic::default()
         };
         let world = World {

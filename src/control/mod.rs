@@ -393,7 +393,9 @@ impl Control {
         self.names_until = None;
         self.world.addresses = self.resolver.addresses();
         self.world.files = self.files.contents();
+        let began = Instant::now();
         let compiled = compile::compile(self.merged.providers(), &self.world, &mut self.memory);
+        debug!("Configuration compiled in {:?}", began.elapsed());
         if rejections == Rejections::New {
             log_rejections(&compiled.rejections);
             self.untold = Some(self.memory.generation());

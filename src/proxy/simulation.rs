@@ -547,7 +547,8 @@ impl World {
     /// Serves by another configuration, with the guards of this run.
     fn swap(&self, mut snapshot: Box<Snapshot>) {
         if let Some(guards) = &self.guards {
-            guards.put_into(&mut snapshot.backends[0]);
+            let backend = Arc::get_mut(&mut snapshot.backends[0]);
+            guards.put_into(backend.expect("nobody else has it"));
         }
         self.core.swap(snapshot);
     }
@@ -583,7 +584,7 @@ fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapsh
             frontend: FrontendId(0),
             matchers: Vec::new(),
         }])],
-        frontends: vec![Frontend {
+        frontends: vec![Arc::new(Frontend {
             name: "all".to_owned(),
             provider: "test".to_owned(),
             backend: BackendId(0),
@@ -592,8 +593,8 @@ fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapsh
             middlewares: Box::default(),
             rate_limit: None,
             error_pages: Box::default(),
-        }],
-        backends: vec![Backend {
+        })],
+        backends: vec![Arc::new(Backend {
             name: "origins".to_owned(),
             servers: servers.collect(),
             balancer: Balancer {
@@ -609,7 +610,7 @@ fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapsh
             ejection: None,
             max_conn: None,
             buffering: None,
-        }],
+        })],
         auth_servers: Vec::new(),
         tls: Vec::new(),
         proofs: None,

@@ -229,13 +229,14 @@ fn written(origin: &Origin) -> Dynamic {
             routes: BTreeMap::from([("r".to_owned(), route)]),
             ..dynamic::Frontend::default()
         };
-        (rule, frontend)
+        (rule, frontend.into())
     });
     let (mut dynamic, _) = dynamic_from_toml("steps", &with_steps(origin)).unwrap();
     dynamic.frontends.extend(frontends);
-    dynamic
-        .backends
-        .extend([("b".to_owned(), backend), ("s".to_owned(), sticky)]);
+    dynamic.backends.extend([
+        ("b".to_owned(), backend.into()),
+        ("s".to_owned(), sticky.into()),
+    ]);
     dynamic
 }
 
