@@ -1,7 +1,7 @@
 //! A BoltDB file: the store that needs no server.
 //!
 //! Owns how the file is opened, for each operation anew as Traefik 1.7 does, so that another process can write in between;
-//! and the polling that stands in for a watch. Spec kv-stores 3.5. Read next: `file.rs`, the format.
+//! and the looking that stands in for a watch. Spec kv-stores 3.5. Read next: `file.rs`, the format.
 
 mod file;
 
@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
@@ -34,7 +36,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often it is looked whether they still do.
 const LOCK_POLL: Duration = Duration::from_millis(20);
 
-/// How often a watch looks at the file.
+/// How often a watch looks at the file that it has heard nothing of: not every file system tells of a write.
 const WATCH_POLL: Duration = Duration::from_millis(500);
 /// How many looks without news are reported as one.
 const QUIET_POLLS: u32 = 30;
@@ -308,9 +310,12 @@ impl Store for BoltDb {
     }
 
     fn watch(&self, below: &Prefix, _: Option<Position>) -> Box<dyn Watch> {
+        let rung = Arc::default();
         Box::new(BoltWatch {
             store: self.clone(),
             below: below.clone(),
+            _watcher: watcher(&self.path, &rung),
+            rung,
             look: None,
             position: Position::default(),
             reading: None,
@@ -364,6 +369,9 @@ impl Lock for Alone {
 struct BoltWatch {
     store: BoltDb,
     below: Prefix,
+    /// Told when the file is written.
+    rung: Arc<Notify>,
+    _watcher: Option<RecommendedWatcher>,
     /// What was there when the tree was last read.
     look: Option<Look>,
     position: Position,
@@ -375,6 +383,29 @@ type Reading = Answer<'static, (Look, Option<Listing>)>;
 
 /// Which file, and its last transaction. `None`: there is none, or it is being written.
 type Look = Option<(u64, u64)>;
+
+/// What tells of writes to the file. `None`: the kernel cannot, or there is no folder yet.
+fn watcher(path: &Path, rung: &Arc<Notify>) -> Option<RecommendedWatcher> {
+    let name = path.file_name()?.to_owned();
+    let folder = match path.parent()? {
+        folder if folder.as_os_str().is_empty() => Path::new("."),
+        folder => folder,
+    };
+    let rung = Arc::clone(rung);
+    let ring = move |event: notify::Result<notify::Event>| {
+        let is_written = event.is_ok_and(|event| {
+            let is_ours = |path: &PathBuf| path.file_name() == Some(&name);
+            // Our own looks make events too, and they change nothing.
+            !event.kind.is_access() && event.paths.iter().any(is_ours)
+        });
+        if is_written {
+            rung.notify_one();
+        }
+    };
+    let mut watcher = notify::recommended_watcher(ring).ok()?;
+    watcher.watch(folder, RecursiveMode::NonRecursive).ok()?;
+    Some(watcher)
+}
 
 fn look(path: &Path) -> Look {
     let file = File::open(path).ok()?;
@@ -390,6 +421,7 @@ impl Watch for BoltWatch {
             let (store, below, before) = (&self.store, &self.below, self.look);
             let reading = self.reading.get_or_insert_with(|| {
                 let (store, below) = (store.clone(), below.clone());
+                let rung = Arc::clone(&self.rung);
                 Box::pin(async move {
                     let mut polls = 0;
                     loop {
@@ -405,7 +437,10 @@ impl Watch for BoltWatch {
                         if polls >= QUIET_POLLS {
                             return Ok((now, None));
                         }
-                        sleep(WATCH_POLL).await;
+                        tokio::select! {
+                            () = rung.notified() => {}
+                            () = sleep(WATCH_POLL) => {}
+                        }
                     }
                 })
             });
