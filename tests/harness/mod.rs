@@ -8,6 +8,7 @@ pub mod coreway;
 pub mod grpc_origin;
 pub mod h2;
 pub mod h2_origin;
+pub mod load;
 pub mod origin;
 pub mod pebble;
 pub mod server;

@@ -130,6 +130,22 @@ impl Server {
         assert!(ended.is_none(), "{self:?} ended:\n{}", self.log());
     }
 
+    /// Runs a command of etcd's own client, which must succeed. `version` is that of the API, `2` or `3`.
+    pub fn etcdctl(&self, version: &str, words: &[&str]) {
+        let patience: &[&str] = match version {
+            "2" => &["--timeout=30s", "--total-timeout=30s"],
+            _ => &["--command-timeout=30s"],
+        };
+        let done = Command::new("etcdctl")
+            .env("ETCDCTL_API", version)
+            .arg(format!("--endpoints=http://{}", self.endpoint()))
+            .args(patience)
+            .args(words)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{words:?}: {done:?}");
+    }
+
     /// A file among its data.
     pub fn data(&self, name: &str) -> PathBuf {
         self.path("data").join(name)

@@ -1,7 +1,6 @@
 //! How stores are reached: certificates, users, tokens, several endpoints.
 
 use std::fs;
-use std::process::Command;
 use std::sync::Arc;
 
 use coreway::store::{self, Credentials, Error, Kind, Settings, Store, Tls};
@@ -126,21 +125,7 @@ fn etcd_with_users() {
         return;
     }
     let server = Server::start(Program::Etcd, Guard::Open);
-    let command = |version: &str, words: &[&str]| {
-        let url = format!("http://{}", server.endpoint());
-        let patience: &[&str] = match version {
-            "2" => &["--timeout=30s", "--total-timeout=30s"],
-            _ => &["--command-timeout=30s"],
-        };
-        let done = Command::new("etcdctl")
-            .env("ETCDCTL_API", version)
-            .arg(format!("--endpoints={url}"))
-            .args(patience)
-            .args(words)
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "{words:?}: {done:?}");
-    };
+    let command = |version: &str, words: &[&str]| server.etcdctl(version, words);
     command("3", &["user", "add", "root:secret"]);
     command("3", &["user", "grant-role", "root", "root"]);
     command("2", &["user", "add", "root:secret"]);

@@ -7,22 +7,12 @@ use std::process::Command;
 
 use coreway::store::{self, Kind, Prefix};
 
-use super::{each_store, run, settings, shared, shared_endpoint};
+use super::{each_store, run, section, settings, shared, shared_endpoint, store_flags};
 use crate::harness::coreway::BINARY;
 use crate::harness::server::{Guard, Program, Server, is_installed};
 use crate::harness::{Coreway, Origin, eventually, get};
 
 each_store!(a_configuration_is_stored_served_changed_and_switched);
-
-/// The section of a store and what its flags are called.
-fn section(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Consul => "consul",
-        Kind::EtcdV2 | Kind::EtcdV3 => "etcd",
-        Kind::ZooKeeper => "zookeeper",
-        Kind::BoltDb => "boltdb",
-    }
-}
 
 /// With a client of its own, whose connection ends with it.
 fn put(kind: Kind, prefix: &Prefix, keys: &[(&str, &str)]) {
@@ -85,13 +75,7 @@ fn a_configuration_is_stored_served_changed_and_switched(kind: Kind) {
     );
 
     // Everything but the way to the store comes from it: without its log level not even the address would be known.
-    let mut flags = vec![
-        format!("--{section}.endpoint={}", shared_endpoint(kind)),
-        format!("--{section}.prefix={}", prefix.name()),
-    ];
-    if kind == Kind::EtcdV3 {
-        flags.push("--etcd.useapiv3".to_owned());
-    }
+    let flags = store_flags(kind, &shared_endpoint(kind), &prefix);
     let coreway = Coreway::spawn(tempfile::tempdir().unwrap(), &flags, None);
     coreway.await_log("(entry point http,");
     answers(&coreway, "stored", "/", "first");

@@ -1,7 +1,7 @@
 //! The clients of the stores against real servers, one suite for all of them.
 //!
-//! These tests use the library: what a store promises cannot be seen through the program. What a user sees of a store is
-//! in `e2e/`. Each server is started once and shared; tests have prefixes of their own.
+//! Most of these tests use the library: what a store promises cannot be seen through the program. What a user sees of one
+//! is in `configuration.rs` and `under_load.rs`. Each server is started once and shared; tests have prefixes of their own.
 //! Read next: `suite.rs` (what all stores do), `loss.rs` (servers that die, freeze and forget), `access.rs` (TLS, users).
 
 mod access;
@@ -13,6 +13,7 @@ mod pages;
 mod reference;
 mod speed;
 mod suite;
+mod under_load;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -76,6 +77,29 @@ fn shared_endpoint(kind: Kind) -> String {
         }
     };
     server.endpoint()
+}
+
+/// The section of a store, which is what its flags begin with.
+fn section(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Consul => "consul",
+        Kind::EtcdV2 | Kind::EtcdV3 => "etcd",
+        Kind::ZooKeeper => "zookeeper",
+        Kind::BoltDb => "boltdb",
+    }
+}
+
+/// Flags that bring the program to a tree.
+fn store_flags(kind: Kind, endpoint: &str, prefix: &Prefix) -> Vec<String> {
+    let section = section(kind);
+    let mut flags = vec![
+        format!("--{section}.endpoint={endpoint}"),
+        format!("--{section}.prefix={}", prefix.name()),
+    ];
+    if kind == Kind::EtcdV3 {
+        flags.push("--etcd.useapiv3".to_owned());
+    }
+    flags
 }
 
 /// A runtime as control has it.

@@ -1,4 +1,5 @@
-//! How long 10,000 frontends take to load. Prints, never judges: machines differ.
+//! How long 10,000 frontends take to load, and until one changed key among them is served. Prints, never judges: machines
+//! differ.
 //!
 //! `cargo test --release --test tests store::speed -- --ignored --nocapture --test-threads 1`
 
@@ -8,7 +9,8 @@ use bytes::Bytes;
 use coreway::store::Kind;
 use tokio::task::JoinSet;
 
-use super::{run, shared};
+use super::{run, shared, shared_endpoint, store_flags};
+use crate::harness::{Coreway, Origin, eventually_within, get};
 
 /// Five keys each.
 const FRONTENDS: usize = 10_000;
@@ -18,6 +20,9 @@ const WRITERS: usize = 64;
 
 /// Whole reads; the fastest counts.
 const READS: usize = 3;
+
+/// Keys changed one after the other.
+const CHANGES: usize = 15;
 
 #[test]
 #[ignore = "minutes; prints figures"]
@@ -84,4 +89,54 @@ fn measure(kind: Kind) {
             5 * FRONTENDS
         );
     });
+    let origin = Origin::text("served");
+    let flags = [
+        "--entryPoints=Name:http Address:127.0.0.1:0".to_owned(),
+        "--defaultEntryPoints=http".to_owned(),
+        "--logLevel=DEBUG".to_owned(),
+        "--providersThrottleDuration=1ms".to_owned(),
+        "--reactor.pin=false".to_owned(),
+    ];
+    let flags = [
+        &flags[..],
+        &store_flags(kind, &shared_endpoint(kind), &prefix),
+    ]
+    .concat();
+    let start = Instant::now();
+    let coreway = Coreway::spawn(tempfile::tempdir().unwrap(), &flags, None);
+    let patience = Duration::from_secs(60);
+    eventually_within(patience, "the first configuration is served", || {
+        coreway.reloads() > 0
+    });
+    eprintln!("{kind}: served {:?} after the start", start.elapsed());
+    let mut times = Vec::new();
+    for change in 0..CHANGES {
+        let (frontend, before) = (change * 7, coreway.reloads());
+        run(async {
+            let store =
+                coreway::store::open(&super::settings(kind, &shared_endpoint(kind))).unwrap();
+            let key = prefix.key(&format!("backends/b{frontend}/servers/s/url"));
+            store.put(&key, origin.url().as_bytes()).await.unwrap();
+        });
+        let start = Instant::now();
+        eventually_within(patience, "the change is served by all cores", || {
+            coreway.reloads() > before
+        });
+        times.push(start.elapsed());
+        let host = format!("h{frontend}.test");
+        assert_eq!(get(coreway.address(), &host, "/").text(), "served");
+    }
+    times.sort();
+    eprintln!(
+        "{kind}: a change was served within {:?} (median), {:?} (longest)",
+        times[CHANGES / 2],
+        times[CHANGES - 1]
+    );
+    let debug = coreway.log();
+    for line in debug
+        .lines()
+        .filter(|line| line.contains(" in ") && line.contains("debug"))
+    {
+        eprintln!("  {line}");
+    }
 }
