@@ -99,18 +99,15 @@ fn from_stores(global: &Global, providers: &mut BTreeMap<String, Arc<Dynamic>>) 
     let ended = runtime.block_on(async {
         for source in stores::sources(global, Wants::Once, &Board::default())? {
             let (sender, mut updates) = mpsc::channel(1);
-            let read = async {
-                tokio::select! {
-                    update = updates.recv() => update,
-                    () = kv::run(source.follower, source.options, sender) => None,
-                }
-            };
+            // It ends once a tree is read, and what was made of it waits in the channel.
+            let read = kv::run(source.follower, source.options, sender);
+            let read = timeout(STORE_WAIT_MAX, read).await;
             // What goes wrong is logged by whoever asks.
-            match timeout(STORE_WAIT_MAX, read).await {
-                Ok(Some(update)) => {
+            match (read, updates.try_recv()) {
+                (Ok(()), Ok(update)) => {
                     providers.insert(update.provider.to_owned(), Arc::new(update.dynamic));
                 }
-                Ok(None) | Err(_) => {
+                (Ok(()), Err(_)) | (Err(_), _) => {
                     error!("{} has not answered with a configuration", source.provider);
                 }
             }
