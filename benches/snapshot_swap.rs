@@ -67,6 +67,7 @@ fn swap(criterion: &mut Criterion) {
         held: Default::default(),
         descriptors_max: 1024,
         upstream_tls: Default::default(),
+        flattens_hosts: false,
         host_name: "bench".to_owned(),
         recent_errors: None,
     };

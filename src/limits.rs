@@ -320,6 +320,18 @@ pub const VERDICTS_WRONG_MAX: usize = 1024;
 /// choose how deep we nest.
 pub const STORE_KEY_STEPS_MAX: usize = 32;
 
+/// Hosts of which other names are remembered, on each core and for all of them; about 100 bytes each.
+pub const ALIASES_KNOWN_MAX: usize = 4096;
+
+/// Hosts that one core has asked for and not heard of. Requests for more of them go on without.
+pub const ALIASES_ASKED_MAX: usize = 64;
+
+/// How long a request waits for another name of its host, and how long name servers are asked.
+pub const ALIAS_WAIT: Duration = Duration::from_secs(5);
+
+/// How long another name is believed, whatever its name server says.
+pub const ALIAS_LIFETIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How often the weights of a backend with `drr` are looked at, at most; and so many pairs of a server and a core, to the
 /// next whole number, add as much again to the time between two looks. Summing costs about 20 ns for a pair.
 pub const REBALANCE_INTERVAL: Duration = Duration::from_millis(100);

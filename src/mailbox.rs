@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
@@ -38,6 +39,13 @@ pub enum Message {
     },
     /// The process is about to stop: `/ping` says so from now on.
     Leave,
+    /// What became of a [`Report::Host`] of this core.
+    Alias {
+        host: String,
+        name: Option<String>,
+        /// How long that may be believed.
+        lifetime: Duration,
+    },
     /// Close the listening sockets and idle connections; say `Connection: close` on what is under way.
     Drain,
     /// Cut what is left and return.
@@ -101,6 +109,11 @@ pub enum Report {
         generation: u64,
     },
     Retired(Box<Snapshot>),
+    /// What is another name of this host? Answered by [`Message::Alias`].
+    Host {
+        host: String,
+        asker: MailboxSender,
+    },
     /// After `Drain`: no connection is left.
     Drained {
         core: usize,

@@ -33,6 +33,8 @@ pub struct Settings {
     pub held: HeldBounds,
     /// How `https://` servers are spoken to.
     pub upstream_tls: tls::Client,
+    /// A rule for a host also means hosts whose chain of CNAMEs ends at it.
+    pub flattens_hosts: bool,
     /// Value of `X-Forwarded-Server`.
     pub host_name: String,
     /// Where answers of 400 and more are remembered, if they are.
@@ -89,6 +91,8 @@ pub struct EntryPoint {
     pub tls: Option<tls::Server>,
     /// Pages about ourselves, where some are on it.
     pub internal: Option<Box<Internal>>,
+    /// With TLS: how `https://` servers are spoken to that are to see its certificates.
+    pub towards_servers: Option<tls::Client>,
 }
 
 /// Whose word is taken. Decided on the peer's address only (spec frontends 10).

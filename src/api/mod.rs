@@ -349,9 +349,6 @@ impl Desk {
                 return told(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string());
             }
         };
-        for diagnostic in config::unsupported_dynamic(&dynamic) {
-            warn!("{diagnostic}");
-        }
         let answer = json(|out| {
             Object::write(out, |object| {
                 shape::dynamic(object, &dynamic, Manner::Written)

@@ -30,7 +30,7 @@ impl Load {
     }
 
     /// On all cores.
-    fn count(&self) -> u32 {
+    pub fn count(&self) -> u32 {
         self.0
             .iter()
             .fold(0, |sum, own| sum.saturating_add(own.0.load(Relaxed)))

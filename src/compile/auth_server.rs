@@ -145,7 +145,7 @@ pub(super) fn tls(written: &AuthForward, read: Read<'_>) -> Result<(tls::Client,
         _ => return Err("tls: cert and key go together".to_owned()),
     };
     Ok((
-        tls::Client::showing(&trust, own.as_ref()),
+        tls::Client::showing(&trust, own.as_slice()),
         identity.finish(),
     ))
 }

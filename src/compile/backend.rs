@@ -21,6 +21,7 @@ use crate::backend::key::Source;
 use crate::backend::limit::{Limit, Table};
 use crate::backend::shard::Shard;
 use crate::backend::{Backend, PoolKey, Scheme, Server};
+use crate::config::units::{self, DurationError};
 use crate::config::{Dynamic, Shared, dynamic};
 use crate::frontend::middleware::rate_limit::{Rate, RateLimit};
 
@@ -60,6 +61,10 @@ pub enum BackendError {
     BalanceFactor(i64),
     /// A sentence about `buffering`.
     Buffering(String),
+    FlushInterval {
+        written: String,
+        why: DurationError,
+    },
 }
 
 impl fmt::Display for BackendError {
@@ -71,6 +76,9 @@ impl fmt::Display for BackendError {
             Self::Ejection(why) => f.write_str(why),
             Self::HealthCheck(why) | Self::Breaker(why) => f.write_str(why),
             Self::Buffering(why) => f.write_str(why),
+            Self::FlushInterval { written, why } => {
+                write!(f, "responseForwarding: flushInterval: {written}: {why}")
+            }
             Self::HashBy(text) => {
                 write!(f, "loadBalancer.hash: unsupported extractorFunc: '{text}'")
             }
@@ -620,6 +628,9 @@ impl Backends {
             })
             .collect();
         let ejection = memory.ejection(name, rule, known);
+        if let Some(forwarding) = &written.response_forwarding {
+            check_flush_interval(&forwarding.flush_interval)?;
+        }
         let max_conn = memory.max_conn(name, written.max_conn.as_ref())?;
         let buffering = written.buffering.as_ref().map(buffering::compile);
         let buffering = buffering.transpose().map_err(BackendError::Buffering)?;
@@ -680,6 +691,20 @@ fn ejection_rule(written: &dynamic::Ejection) -> Result<Rule, BackendError> {
             .filter(|share| *share <= 100)
             .ok_or_else(error("ejection: maxShare should be from 0 to 100"))?,
     })
+}
+
+/// Whether a flush interval can be read. Its value changes nothing: what arrives is passed on at once, so that nothing waits
+/// as long as any interval allows (spec backends 10). A negative one asks for just that.
+fn check_flush_interval(written: &str) -> Result<(), BackendError> {
+    if written.is_empty() {
+        return Ok(());
+    }
+    units::duration(written.strip_prefix('-').unwrap_or(written))
+        .map(drop)
+        .map_err(|why| BackendError::FlushInterval {
+            written: written.to_owned(),
+            why,
+        })
 }
 
 /// Spec backends 2.2; what was not written is 1 in either mode.
@@ -778,5 +803,20 @@ mod tests {
             );
         }
         assert_eq!(weight(Some(-1), true), Err(BackendError::NegativeWeight));
+    }
+
+    #[test]
+    fn flush_intervals_are_read_and_keep_nothing_back() {
+        for fine in ["", "0", "1", "-1", "10ms", "1m30s", "-1s"] {
+            assert_eq!(check_flush_interval(fine), Ok(()), "{fine}");
+        }
+        for wrong in ["zz", "-", "1.5", "--1s"] {
+            let error = check_flush_interval(wrong).expect_err("no interval");
+            let said = error.to_string();
+            assert!(
+                said.starts_with("responseForwarding: ") && said.contains(wrong),
+                "{said}"
+            );
+        }
     }
 }

@@ -18,7 +18,8 @@ use crate::tls::{
     Trust,
 };
 
-/// TLS of the entry point `name`. What is left out, or not as its writer may think, is added to `left_out`.
+/// TLS of the entry point `name`, and how servers are spoken to that are to see its certificates (`passTLSCert`). What is
+/// left out, or not as its writer may think, is added to `left_out`.
 ///
 /// # Errors
 /// The entry point must not be opened: client certificates cannot be checked, or no cipher suite is left.
@@ -27,7 +28,7 @@ pub(super) fn server(
     written: &Tls,
     machine: &Machine,
     left_out: &mut Vec<Rejection>,
-) -> Result<Server, Rejection> {
+) -> Result<(Server, Client), Rejection> {
     let say = |severity, what: String| Rejection {
         place: written.place.clone(),
         severity,
@@ -81,7 +82,26 @@ pub(super) fn server(
             )
         })?,
     };
-    Server::new(&options, fixed, default).map_err(|error| say(Severity::Error, error.to_string()))
+    let shown = match fixed.as_slice() {
+        [] => std::slice::from_ref(&default),
+        fixed => fixed,
+    };
+    // Neither `rootCAs` nor `insecureSkipVerify` has a say in this.
+    let believed = match &options.client_certificates {
+        ClientCertificates::Optional(named) | ClientCertificates::Required(named) => named.clone(),
+        ClientCertificates::Ignored => system_authorities(machine),
+    };
+    let client = Client::showing(&Trust::Authorities(believed), shown);
+    let server = Server::new(&options, fixed, default)
+        .map_err(|error| say(Severity::Error, error.to_string()))?;
+    Ok((server, client))
+}
+
+fn system_authorities(machine: &Machine) -> Authorities {
+    let mut authorities = Authorities::default();
+    let found = tls::system_authorities(|path| (machine.read)(path)?.ok());
+    authorities.add_readable(&found);
+    authorities
 }
 
 /// How servers are spoken to over TLS. Of `rootCAs` what cannot be used is added to `left_out`; they take the place of the
@@ -89,6 +109,9 @@ pub(super) fn server(
 pub(super) fn client(global: &Global, machine: &Machine, left_out: &mut Vec<Rejection>) -> Client {
     if global.insecure_skip_verify {
         return Client::new(&Trust::Anybody);
+    }
+    if global.root_cas.is_empty() {
+        return Client::new(&Trust::Authorities(system_authorities(machine)));
     }
     let mut authorities = Authorities::default();
     for file in &global.root_cas {
@@ -102,10 +125,6 @@ pub(super) fn client(global: &Global, machine: &Machine, left_out: &mut Vec<Reje
                 message: format!("rootCAs: {}: {why}", label(file)),
             });
         }
-    }
-    if global.root_cas.is_empty() {
-        let found = tls::system_authorities(|path| (machine.read)(path)?.ok());
-        authorities.add_readable(&found);
     }
     Client::new(&Trust::Authorities(authorities))
 }
@@ -427,7 +446,9 @@ mod tests {
     /// What is said about certificates for these entry points, of which `https` and `other` have TLS; and which of the
     /// entry points got some.
     fn check_dynamic(entries: &[(&[&str], Written)], expected: &[&str], got: [bool; 3]) {
-        let tls = server("https", &Tls::default(), &machine(), &mut Vec::new()).ok();
+        let tls = server("https", &Tls::default(), &machine(), &mut Vec::new())
+            .ok()
+            .map(|(tls, _)| tls);
         let world = World {
             entry_points: ["http", "https", "other"].map(str::to_owned).to_vec(),
             tls: vec![None, tls.clone(), tls],

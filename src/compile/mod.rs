@@ -394,6 +394,7 @@ impl Job<'_> {
             provider: self.provider.to_owned(),
             backend,
             pass_host_header: self.frontend.pass_host_header,
+            pass_tls_cert: self.frontend.pass_tls_cert,
             modifiers,
             middlewares,
             rate_limit,
@@ -458,6 +459,25 @@ impl Job<'_> {
         // A name given twice counts once.
         known.sort_unstable();
         known.dedup();
+        if frontend.pass_tls_cert {
+            let has_tls =
+                |at: &EntryPointId| matches!(world.tls.get(usize::from(at.0)), Some(Some(_)));
+            let (with_tls, without): (Vec<_>, Vec<_>) = known.into_iter().partition(has_tls);
+            for at in without {
+                rejections.push(Rejection {
+                    place: frontend.place.clone(),
+                    severity: Severity::Error,
+                    message: format!(
+                        "passTLSCert: no TLS provided by entry point {}. Skipping frontend {name} there...",
+                        world.entry_points[usize::from(at.0)]
+                    ),
+                });
+            }
+            if with_tls.is_empty() {
+                return Err(self.refuse("passTLSCert: no TLS provided"));
+            }
+            known = with_tls;
+        }
         Ok(known)
     }
 

@@ -298,10 +298,11 @@ mod tests {
         let mut text = format!("{:#?}\n", snapshot.tries);
         for frontend in &snapshot.frontends {
             text += &format!(
-                "{} of {} {} {:?} {:?}\n",
+                "{} of {} {} {} {:?} {:?}\n",
                 frontend.name,
                 frontend.provider,
                 frontend.pass_host_header,
+                frontend.pass_tls_cert,
                 frontend.modifiers,
                 frontend.rate_limit.is_some(),
             );

@@ -119,6 +119,10 @@ pub fn settings(
         descriptors_max: machine.descriptors_max,
         held,
         upstream_tls: certificate::client(global, machine, &mut closed),
+        flattens_hosts: global
+            .host_resolver
+            .as_ref()
+            .is_some_and(|options| options.cname_flattening),
         host_name: machine.host_name.clone(),
         recent_errors: internal::recent_errors(global),
     };
@@ -237,11 +241,15 @@ fn entry_point(
         .proxy_protocol
         .as_ref()
         .map(|written| trust("proxyProtocol", written));
-    let tls = written.tls.as_ref().and_then(|tls| {
-        certificate::server(name, tls, machine, left_out)
-            .map_err(|rejection| rejections.push(rejection))
-            .ok()
-    });
+    let (tls, towards_servers) = written
+        .tls
+        .as_ref()
+        .and_then(|tls| {
+            certificate::server(name, tls, machine, left_out)
+                .map_err(|rejection| rejections.push(rejection))
+                .ok()
+        })
+        .unzip();
     match address {
         Ok(address) if rejections.is_empty() => Ok(EntryPoint {
             name: name.to_owned(),
@@ -252,6 +260,7 @@ fn entry_point(
             compress: written.compress,
             tls,
             internal: None,
+            towards_servers,
         }),
         _ => Err(rejections),
     }

@@ -158,7 +158,7 @@ options! {
     /// When parts of an answer are passed on.
     pub struct ResponseForwarding {
         place;
-        /// Longest wait before what has arrived is passed on: Go text or seconds.
+        /// Longest wait before what has arrived is passed on: Go text or seconds. Whatever it says, nothing waits.
         "flushInterval" flush_interval: String,
     }
 
@@ -173,7 +173,8 @@ options! {
         "routes" routes: BTreeMap<String, Route>,
         /// Sends the client's `Host` on, instead of the server's host and port.
         "passHostHeader" pass_host_header: bool,
-        /// Deprecated: uses the entry point's certificates towards servers. Use `passTLSClientCert` to tell them of a client's.
+        /// Deprecated: `https://` servers are shown the certificates of the entry point, and believed if its `clientCA.files` know
+        /// them (without those, the system's authorities). Use `passTLSClientCert` to tell them of a client's.
         "passTLSCert" pass_tls_cert: bool,
         /// Tells servers about the client's certificate in header fields.
         "passTLSClientCert" pass_tls_client_cert: Option<PassTlsClientCert>,

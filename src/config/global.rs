@@ -171,10 +171,12 @@ options! {
     /// CNAMEs of hosts in rules.
     pub struct HostResolver {
         place;
-        /// Lets a rule for a host match its CNAMEs too.
+        /// Lets `Host` match requests for hosts whose chain of CNAMEs ends at its name. Hosts that a rule names are not looked up.
         "cnameFlattening" cname_flattening: bool,
-        /// Name servers to ask.
+        /// File with the name servers to ask, in the form of `resolv.conf`; a port may follow an address.
         "resolvConfig" resolv_config: String = "/etc/resolv.conf".to_owned(),
+        /// Another spelling of `resolvConfig`.
+        "resolvConf" resolv_conf: String,
         /// Longest chain of CNAMEs to follow.
         "resolvDepth" resolv_depth: i64 = 5,
     }

@@ -48,5 +48,5 @@ pub use keys::{Pair, Problems};
 pub use load::{Command, LoadError, Loaded, StoreConfig, dynamic_from_toml, load};
 pub use shared::Shared;
 pub use units::{ConfigError, Diagnostic, Place};
-pub use unsupported::{unsupported, unsupported_dynamic};
+pub use unsupported::unsupported;
 pub use words::{Question, Shell};

@@ -174,10 +174,8 @@ impl Tables {
             .find(|(_, long)| flags && long.eq_ignore_ascii_case(full))
             .map_or_else(String::new, |(letter, _)| format!(", `-{letter}`"));
         let instead = ROWS.iter().find(|row| {
-            let mut steps = full.split('.');
-            row.option
-                .split('.')
-                .all(|name| steps.next().is_some_and(|step| name == "*" || step == name))
+            let rest = full.strip_prefix(row.option);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         });
         let against = match instead {
             Some(Row { instead, .. }) if !instead.contains("has no effect") => {

@@ -5,6 +5,7 @@
 //! Read next: `throttle.rs`, then `docs/update.md` for the whole path of a change.
 
 pub mod acme_object;
+pub mod aliases;
 pub mod disk;
 pub mod explain;
 pub mod files;
@@ -46,6 +47,7 @@ use crate::settings::Settings;
 use crate::telemetry::counter::Shard;
 use crate::telemetry::log::Log;
 
+use aliases::Aliases;
 use files::Files;
 use health::Health;
 use leader::Leader;
@@ -93,11 +95,12 @@ pub enum Ended {
 }
 
 /// What a core said, once its snapshots are freed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Heard {
     Serving { core: usize, generation: u64 },
     Retired { generation: u64 },
     Drained { core: usize },
+    Host { host: String, asker: MailboxSender },
 }
 
 /// Runs until the process is asked to stop or a core dies.
@@ -166,6 +169,7 @@ async fn serve(start: Start) -> io::Result<Ended> {
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => control.take_due(),
             is_changed = control.resolver.answer() => control.names_answered(is_changed),
             () = control.health.answer() => {}
+            () = control.aliases.answer() => {}
             Some(said) = heard.recv() => control.hear(said),
             said = Prover::next(&mut control.prover) => match said {
                 Said::Issued(update) => control.gather(update),
@@ -244,6 +248,7 @@ fn listen(
                         let _ = asked.send(socket);
                         continue;
                     }
+                    Report::Host { host, asker } => Heard::Host { host, asker },
                     Report::Retired(snapshot) => {
                         let generation = snapshot.generation;
                         drop(snapshot);
@@ -268,6 +273,7 @@ struct Control {
     throttles: BTreeMap<&'static str, Throttle<Arc<Dynamic>>>,
     merged: Merged,
     resolver: Resolver,
+    aliases: Aliases,
     files: Files,
     health: Health,
     /// A configuration waits until this time for the addresses of its host names.
@@ -307,6 +313,7 @@ impl Control {
             throttles: BTreeMap::new(),
             merged: Merged::default(),
             resolver: Resolver::new(resolve::system),
+            aliases: Aliases::new(&global.host_resolver.clone().unwrap_or_default()),
             files: Files::default(),
             health: Health::over_the_network(settings),
             names_until: None,
@@ -450,6 +457,7 @@ impl Control {
                     self.memory.settle(oldest);
                 }
             }
+            Heard::Host { host, asker } => self.aliases.ask(host, asker),
             Heard::Drained { .. } => {}
         }
     }
@@ -597,6 +605,7 @@ mod tests {
                         }
                         Message::Leave
                         | Message::Connection { .. }
+                        | Message::Alias { .. }
                         | Message::Disk { .. }
                         | Message::Done { .. } => {}
                         Message::Stop => {
@@ -650,6 +659,7 @@ mod tests {
                 compress: false,
                 tls: None,
                 internal: None,
+                towards_servers: None,
             }],
             timeouts: Timeouts {
                 read: None,
@@ -663,6 +673,7 @@ mod tests {
             retry_budget: None,
             held: Default::default(),
             upstream_tls: Default::default(),
+            flattens_hosts: false,
             host_name: "edge".to_owned(),
             recent_errors: None,
         };

@@ -33,6 +33,8 @@ pub struct Frontend {
     pub provider: String,
     pub backend: BackendId,
     pub pass_host_header: bool,
+    /// Servers are shown the certificates of the entry point that a request came by.
+    pub pass_tls_cert: bool,
     pub modifiers: modifier::Modifiers,
     /// Steps after the modifiers, in their order.
     pub middlewares: Box<[Middleware]>,
@@ -63,6 +65,8 @@ pub struct Scratch {
     /// A decoded query value, or a path under construction.
     value: Vec<u8>,
     location: Vec<u8>,
+    /// Another name of the request's host that `Host` compares too, lower case. Empty: there is none.
+    pub alias: Vec<u8>,
     original_target: Option<Span>,
 }
 

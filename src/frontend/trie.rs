@@ -106,15 +106,11 @@ impl Trie {
             path: path_room,
             value,
             location,
+            alias,
             ..
         } = scratch;
 
-        let mut authority = head.authority();
-        if authority.iter().any(u8::is_ascii_uppercase) {
-            host_room.clear();
-            host_room.extend(authority.iter().map(u8::to_ascii_lowercase));
-            authority = host_room;
-        }
+        let authority = lower_case(head, host_room);
         let mut path = head.path();
         if memchr::memchr(b'%', path).is_some() {
             path_room.clear();
@@ -136,6 +132,11 @@ impl Trie {
         };
         // An empty host is never stored, so it is never found.
         if let Some(root) = self.hosts.find(host) {
+            self.walk(root, request, &mut best, value);
+        }
+        if !alias.is_empty()
+            && let Some(root) = self.hosts.find(alias)
+        {
             self.walk(root, request, &mut best, value);
         }
         if self.tails.longest > 0 {
@@ -160,6 +161,15 @@ impl Trie {
         } else {
             Lookup::Frontend(FrontendId(best.frontend))
         }
+    }
+
+    /// The host that is asked for, in lower case, if rules name hosts and none names this one: another name of it could matter.
+    pub fn unnamed_host<'a>(&self, head: &'a Head, scratch: &'a mut Scratch) -> Option<&'a [u8]> {
+        if self.hosts.slots.is_empty() {
+            return None;
+        }
+        let (host, _) = hosts_of(lower_case(head, &mut scratch.host));
+        (!host.is_empty() && self.hosts.find(host).is_none()).then_some(host)
     }
 
     /// Frontends under the whole host as `HostRegexp` sees it, and under every end of it that begins with a dot.
@@ -256,6 +266,17 @@ impl Trie {
         // One matcher that wants the slash and one that does not can never both be content.
         (!(path && redirect)).then_some(redirect)
     }
+}
+
+/// The authority of a request, copied into `room` if it has upper-case letters.
+fn lower_case<'a>(head: &'a Head, room: &'a mut Vec<u8>) -> &'a [u8] {
+    let authority = head.authority();
+    if !authority.iter().any(u8::is_ascii_uppercase) {
+        return authority;
+    }
+    room.clear();
+    room.extend(authority.iter().map(u8::to_ascii_lowercase));
+    room
 }
 
 /// The host as `Host` and as `HostRegexp` see it.

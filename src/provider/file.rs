@@ -408,9 +408,6 @@ impl Provider {
             };
             merge(&mut merged, dynamic, problems);
         }
-        problems
-            .warnings
-            .extend(config::unsupported_dynamic(&merged));
         for diagnostic in &problems.warnings {
             warn!("{diagnostic}");
         }

@@ -14,8 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{Board, Update, file};
 use crate::config::option::Constraint;
-use crate::config::units::Diagnostic;
-use crate::config::{self, Dynamic, DynamicKeys, Pair};
+use crate::config::{Dynamic, DynamicKeys, Pair};
 use crate::store::backoff::Backoff;
 use crate::store::{Follower, Listing, Prefix, Store, Tree};
 
@@ -61,7 +60,6 @@ pub async fn run(mut follower: Follower, options: Options, updates: mpsc::Sender
         retry: None,
         backoff: Backoff::default(),
         last: None,
-        said: Vec::new(),
         board: options.board,
         updates,
     };
@@ -93,8 +91,6 @@ struct Provider {
     backoff: Backoff,
     /// How much the last update held.
     last: Option<usize>,
-    /// Warnings about what is not supported, as they were told last.
-    said: Vec<Diagnostic>,
     board: Board,
     updates: mpsc::Sender<Update>,
 }
@@ -164,13 +160,6 @@ impl Provider {
         }
         self.board.tell(provider, self.keys.problems());
         file::inline(&mut dynamic);
-        let unsupported = config::unsupported_dynamic(&dynamic);
-        if self.said != unsupported {
-            unsupported
-                .iter()
-                .for_each(|diagnostic| warn!("{diagnostic}"));
-            self.said = unsupported;
-        }
         let size = size(&dynamic);
         if size == 0 && self.last.is_some_and(|last| last > 0) {
             warn!("Every frontend, backend and certificate of {provider} has been deleted");

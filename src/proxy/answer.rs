@@ -26,7 +26,7 @@ use crate::frontend::{Frontend, Scratch};
 use crate::http::body::{BodyReader, Framing};
 use crate::http::h1::encode;
 use crate::http::h1::{self, Asked, Request, Response, ResponseError, Scan, Upgrade};
-use crate::http::{Head, Version};
+use crate::http::{Head, Version, websocket};
 use crate::limits::{
     BUFFER_LARGE_BYTES, BUFFER_SMALL_BYTES, CLIENT_CHECK_INTERVAL, CONTINUE_WAIT, HEAD_BYTES_MAX,
     INTERIM_ANSWERS_MAX, SEND_STALL_TIMEOUT,
@@ -98,6 +98,10 @@ pub(crate) async fn relay(
     if answering.answer.status == 101 {
         if let Some(stream) = stream {
             let (answer, cookie) = (&mut *answering.answer, answering.cookie);
+            if !websocket::accepts(answering.head, answer) {
+                let cause = Cause::Unproven;
+                return Err(Failure::server(Stage::Answer, Retry::Never, cause));
+            }
             let begun = forward::tunnel_stream(core, stream, answer, cookie, answering.at);
             return Ok(match begun {
                 Ok(()) => End::Tunnel { first: piece },
@@ -620,6 +624,10 @@ async fn look(
         .write
         .map(|limit| answering.at + limit);
     let at = coarse();
+    if write_deadline.is_none() {
+        // What is sent next gets its whole time, however long the server has thought.
+        client.timer.set(at + SEND_STALL_TIMEOUT);
+    }
     if deadline.is_some_and(|deadline| at >= deadline) {
         lane.sever();
         return Err(Failure::server(

@@ -83,7 +83,7 @@ async fn exchange(
         match attempt(client, session, forward, &mut upstream, &timer).await {
             Ok((body, keep)) => {
                 if keep {
-                    core.pools.put(upstream, coarse()).await;
+                    core.pools.keep(upstream).await;
                 }
                 return Ok(body);
             }

@@ -5,6 +5,7 @@
 //! Read next: `connection.rs`.
 
 use std::cell::{Cell, RefCell};
+use std::iter;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam::channel::Sender;
 
+use super::aliases::Aliases;
 use super::budget::Budget;
 use super::compress::Compressors;
 use super::connection::Client;
@@ -23,6 +25,7 @@ use super::ourselves::Ourselves;
 use super::random::Random;
 use super::session::Session;
 use super::upstream::Pools;
+use crate::frontend::Frontend;
 use crate::limits::{DESCRIPTORS_BASE, DESCRIPTORS_PER_CORE, DESCRIPTORS_RESERVED_PART, HOT_WAIT};
 use crate::mailbox::{DiskWork, MailboxSender, Report, Work};
 use crate::reactor::{self, Buffer};
@@ -100,9 +103,11 @@ impl Drop for Held {
 pub(crate) struct Core {
     pub(crate) index: usize,
     pub(crate) settings: Settings,
-    pub(crate) pools: Pools,
     /// The way to pages about ourselves.
     pub(crate) ourselves: Ourselves,
+    pub(crate) pools: Rc<Pools>,
+    /// Indexed by `EntryPointId`: connections to servers that have seen the certificates of the entry point.
+    pools_shown: Vec<Option<Rc<Pools>>>,
     /// What further tries are paid from.
     pub(crate) retries: Budget,
     pub(crate) date: Date,
@@ -111,6 +116,7 @@ pub(crate) struct Core {
     pub(crate) handshakes: Handshakes,
     pub(crate) hashing: Hashing,
     pub(crate) disk: Rc<Disk>,
+    pub(crate) aliases: Aliases,
     pub(crate) counters: Arc<Shard>,
     /// Somebody may ask what was answered.
     pub(crate) counts_answers: bool,
@@ -161,7 +167,6 @@ impl Core {
         for entry_point in &mut settings.entry_points {
             entry_point.tls = entry_point.tls.as_ref().map(tls::Server::for_core);
         }
-        settings.upstream_tls = settings.upstream_tls.for_core();
         let idle_max = settings.upstream_idle_max.div_ceil(neighbours.len().max(1));
         let load = neighbours
             .get(index)
@@ -170,19 +175,30 @@ impl Core {
             snapshot: Some(Box::default()),
             reports: reports.clone(),
         };
+        let pools = |tls: &tls::Client| {
+            let (load, tls) = (Arc::clone(&load), tls.for_core());
+            Rc::new(Pools::new(idle_max, load, tls, reports.clone()))
+        };
+        let pools_shown = settings
+            .entry_points
+            .iter()
+            .map(|entry_point| entry_point.towards_servers.as_ref().map(pools))
+            .collect();
         let random = Random::default();
         let retries = Budget::new(settings.retry_budget);
         Self {
             index,
             retries,
             counts_answers: settings.counts_answers(),
+            pools: pools(&settings.upstream_tls),
+            pools_shown,
             settings,
-            pools: Pools::new(idle_max, Arc::clone(&load), reports.clone()),
             ourselves: Ourselves::default(),
             date: Date::default(),
             compressors: Compressors::default(),
             handshakes: Handshakes::default(),
             disk: Rc::new(Disk::new(disk, neighbours[index].mailbox.clone())),
+            aliases: Aliases::new(reports.clone(), neighbours[index].mailbox.clone()),
             hashing: Hashing::new(random.bytes(), work, neighbours[index].mailbox.clone()),
             random,
             counters,
@@ -217,7 +233,9 @@ impl Core {
             reports: self.reports.clone(),
         });
         drop(self.snapshot.replace(held));
-        self.pools.retire(&retired);
+        for pools in self.all_pools() {
+            pools.retire(&retired);
+        }
         let _ = self.reports.send(Report::Serving {
             core: self.index,
             generation,
@@ -327,12 +345,24 @@ impl Core {
         });
     }
 
-    /// Sees to it that kept upstream connections are looked after while there are any.
-    pub(crate) fn start_sweep(self: &Rc<Self>) {
-        if self.pools.wants_sweep() {
-            let core = Rc::clone(self);
-            reactor::spawn(async move { core.pools.sweep().await });
+    /// The connections to servers that a request of this frontend may use, which came by this entry point.
+    #[inline]
+    pub(crate) fn pools_for(&self, frontend: &Frontend, entry_point: EntryPointId) -> &Rc<Pools> {
+        if frontend.pass_tls_cert
+            && let Some(Some(shown)) = self.pools_shown.get(usize::from(entry_point.0))
+        {
+            return shown;
         }
+        &self.pools
+    }
+
+    /// Closes every kept connection: descriptors have run out, or the process ends.
+    pub(crate) fn close_kept(&self) {
+        self.all_pools().for_each(|pools| pools.close_all());
+    }
+
+    fn all_pools(&self) -> impl Iterator<Item = &Rc<Pools>> {
+        iter::once(&self.pools).chain(self.pools_shown.iter().flatten())
     }
 
     fn report_if_drained(&self) {

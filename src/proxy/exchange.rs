@@ -24,7 +24,7 @@ use super::reply::{self, Answer, Manner};
 use super::session::Session;
 use super::stream::Stream;
 use super::tunnel;
-use super::upstream::{Lane, Upstream};
+use super::upstream::Lane;
 use crate::backend::balancer::{Ask, Choice, NoServer};
 use crate::backend::buffering::{Attempt, Buffering};
 use crate::backend::limit::{Full, Place};
@@ -130,9 +130,13 @@ async fn exchange(
     {
         return answer(core, client, session, request, Own::Made(refusal)).await;
     }
-    let found = snapshot
-        .trie(client.entry_point)
-        .map(|trie| trie.lookup(&session.request, &mut session.scratch));
+    let trie = snapshot.trie(client.entry_point);
+    if core.settings.flattens_hosts
+        && let Some(trie) = trie
+    {
+        Box::pin(core.aliases.look_up(session, trie)).await;
+    }
+    let found = trie.map(|trie| trie.lookup(&session.request, &mut session.scratch));
     let frontend = match found {
         Some(Lookup::Frontend(id)) => snapshot.frontend(id),
         Some(Lookup::Redirect) => return answer(core, client, session, request, Own::Moved).await,
@@ -558,8 +562,8 @@ async fn attempt(
     fresh: bool,
     at: Instant,
 ) -> Result<After, Failure> {
-    let mut lane = core
-        .pools
+    let pools = core.pools_for(frontend, client.entry_point);
+    let mut lane = pools
         .lane(server, fresh, upgrade.is_some(), &core.settings)
         .await?;
     let body = Body::of(request, session);
@@ -727,7 +731,7 @@ async fn attempt(
             if let Cause::Discarded { whole: true, .. } = failure.cause
                 && let Lane::Own(upstream) = lane
             {
-                keep(core, upstream).await;
+                pools.keep(upstream).await;
             }
             return Err(failure);
         }
@@ -741,7 +745,7 @@ async fn attempt(
             keep_server,
         } => {
             if keep_server && let Lane::Own(upstream) = lane {
-                keep(core, upstream).await;
+                pools.keep(upstream).await;
             }
             if keep_client {
                 After::Keep
@@ -757,11 +761,6 @@ async fn attempt(
             After::Close
         }
     })
-}
-
-async fn keep(core: &Rc<Core>, upstream: Box<Upstream>) {
-    core.pools.put(upstream, coarse()).await;
-    core.start_sweep();
 }
 
 /// How the request's body travels.

@@ -64,6 +64,8 @@ pub(crate) enum Cause {
     Closed,
     /// What the server sent is not an answer.
     Malformed(ResponseError),
+    /// The server switches to WebSocket without the proof that it has understood.
+    Unproven,
     /// An error page stands for the server's answer, which had this status.
     Discarded {
         status: u16,
@@ -136,6 +138,7 @@ impl fmt::Display for Cause {
             Self::TimedOut => f.write_str("timed out"),
             Self::Closed => f.write_str("connection closed too early"),
             Self::Malformed(error) => write!(f, "not a valid answer: {error:?}"),
+            Self::Unproven => f.write_str("Sec-WebSocket-Accept is not what the key asks for"),
             Self::Discarded { status, .. } => write!(f, "answered {status}"),
             Self::BodyTooLong => f.write_str("the body is longer than buffering allows"),
             Self::AnswerTooLong => f.write_str("the answer is longer than buffering allows"),

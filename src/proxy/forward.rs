@@ -398,7 +398,6 @@ pub(crate) fn tunnel_stream(
 ) -> io::Result<()> {
     answer.set_status(200);
     answer.strip_hop_by_hop();
-    answer.remove_named(b"sec-websocket-accept");
     tell_server(answer, cookie);
     let to_client = ToClient {
         version: Version::Http2,

@@ -36,13 +36,15 @@ use crate::limits::{
 };
 use crate::reactor::{self, Instant, Timer, coarse, limit, sleep};
 use crate::settings::Settings;
-use crate::tls::Offer;
+use crate::tls::{self, Offer};
 
 /// The links of one core.
 pub(crate) struct Links {
     /// Indexed by `PoolKey`.
     slots: RefCell<Vec<Slot>>,
     load: Arc<Load>,
+    /// How `https://` servers are spoken to.
+    tls: tls::Client,
 }
 
 /// The links to one server address.
@@ -116,10 +118,11 @@ pub(crate) struct Place {
 }
 
 impl Links {
-    pub(crate) fn new(load: Arc<Load>) -> Self {
+    pub(crate) fn new(load: Arc<Load>, tls: tls::Client) -> Self {
         Self {
             slots: RefCell::default(),
             load,
+            tls,
         }
     }
 
@@ -229,10 +232,8 @@ impl Links {
         server: &Server,
         settings: &Settings,
     ) -> Result<Lane, Failure> {
-        let transport = {
-            let tls = &settings.upstream_tls;
-            upstream::reach(server, settings, tls, Offer::Http2OrHttp1).await?
-        };
+        let transport =
+            { upstream::reach(server, settings, &self.tls, Offer::Http2OrHttp1).await? };
         let is_http1 = server.scheme == Scheme::Https && !transport.speaks_http2();
         self.with(server.pool, |slot| slot.speaks_http1 = is_http1);
         if is_http1 {

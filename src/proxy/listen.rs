@@ -53,7 +53,7 @@ pub(crate) async fn accept(core: Rc<Core>, listener: Rc<Listener>, entry_point: 
                         core.index
                     );
                 }
-                core.pools.close_all();
+                core.close_kept();
                 sleep(DESCRIPTORS_WAIT).await;
             }
             // The client was gone before it was accepted, or its packet was odd: the next one is another matter.

@@ -5,6 +5,7 @@
 //! Read next: `exchange.rs`, the story of one request.
 
 mod account;
+mod aliases;
 mod answer;
 mod asking;
 mod auth_server;
@@ -299,6 +300,11 @@ async fn attend(
                 Message::Disk { ticket, outcome } => core.disk.done(ticket, outcome),
                 Message::Done { ticket, verdict } => core.hashing.done(ticket, verdict),
                 Message::Leave => core.leave_soon(),
+                Message::Alias {
+                    host,
+                    name,
+                    lifetime,
+                } => core.aliases.told(host, name, lifetime),
                 Message::Drain => {
                     // Closed when its accept loop has emptied the queue and lets go of it too.
                     for listener in listeners.drain(..) {

@@ -73,6 +73,7 @@ impl Default for Ourselves {
                 provider: name.clone(),
                 backend: BackendId(0),
                 pass_host_header: true,
+                pass_tls_cert: false,
                 modifiers: Modifiers::default(),
                 middlewares: Box::default(),
                 rate_limit: None,

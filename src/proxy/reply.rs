@@ -47,9 +47,12 @@ pub(crate) fn of_failure(failure: &Failure) -> Option<Answer> {
         Cause::NoWeight | Cause::Scheme | Cause::AnswerTooLong => INTERNAL,
         Cause::BodyTooLong => text(413, "Request Entity Too Large"),
         Cause::TimedOut => text(504, "Gateway Timeout"),
-        Cause::Unresolved | Cause::Io(_) | Cause::Tls(_) | Cause::Closed | Cause::Malformed(_) => {
-            text(502, "Bad Gateway")
-        }
+        Cause::Unresolved
+        | Cause::Io(_)
+        | Cause::Tls(_)
+        | Cause::Closed
+        | Cause::Malformed(_)
+        | Cause::Unproven => text(502, "Bad Gateway"),
         // No page covers it any more: the status alone is left of it.
         Cause::Discarded { status, .. } => {
             text(*status, encode::reason(*status).unwrap_or_default())

@@ -19,18 +19,22 @@ use crossbeam::channel::{Receiver, bounded, unbounded};
 use super::core::{Core, Neighbour};
 use super::listen;
 use crate::backend::availability::{Availability, Changes, Why};
-use crate::backend::balancer::{Balancer, Method};
+use crate::backend::balancer::{Balancer, Bound, Hash, Method};
 use crate::backend::breaker::{Breaker, Meter, Meters, State};
 use crate::backend::condition::{Comparison, Condition};
 use crate::backend::ejection::{Ejection, Record, Rule};
 use crate::backend::key::Source;
 use crate::backend::limit::{Limit, Table};
+use crate::backend::load::{Load, Loads};
+use crate::backend::rebalance::{self, Rebalancer};
+use crate::backend::ring::{HashBy, Ring};
 use crate::backend::shard::Shard;
 use crate::backend::{Backend, BackendId, PoolKey, Scheme, Server};
 use crate::frontend::modifier::Modifiers;
 use crate::frontend::trie::{Entry, Trie};
 use crate::frontend::{Frontend, FrontendId};
 use crate::http::Head;
+use crate::limits::SEND_STALL_TIMEOUT;
 use crate::mailbox::{Report, mailbox};
 use crate::reactor::simulated::{self, Faults, random};
 use crate::reactor::{Buffer, Listener, Room, Socket, Timer, now, sleep, spawn};
@@ -445,6 +449,8 @@ struct World {
     origins_impatient: bool,
     draining: Cell<bool>,
     plans: RefCell<BTreeMap<u64, Rc<Plan>>>,
+    /// What every configuration so far has counted as under way.
+    loads: RefCell<Vec<Loads>>,
     broken: RefCell<Vec<String>>,
     clients: Cell<usize>,
     origin_connections: Cell<usize>,
@@ -550,11 +556,38 @@ impl World {
             let backend = Arc::get_mut(&mut snapshot.backends[0]);
             guards.put_into(backend.expect("nobody else has it"));
         }
+        let method = &snapshot.backends[0].balancer.method;
+        self.loads.borrow_mut().extend(method.loads().cloned());
         self.core.swap(snapshot);
     }
 
     fn lossless(&self) -> bool {
         self.faults.resets == 0 && self.faults.refusals == 0
+    }
+}
+
+/// Any of the methods.
+fn method(origins: usize) -> Method {
+    let loads = || (0..origins).map(|_| Arc::new(Load::new(1))).collect();
+    let named: Vec<_> = (0..origins).map(|at| (format!("{at}"), 1)).collect();
+    match random(5) {
+        0 => Method::RoundRobin,
+        1 => Method::Rebalanced(Arc::new(Rebalancer::new(
+            vec![1; origins].into(),
+            (0..origins)
+                .map(|_| Arc::new(rebalance::Meter::new(1)))
+                .collect(),
+        ))),
+        2 => Method::LeastConnections(loads()),
+        3 => Method::TwoChoices(loads()),
+        _ => Method::Hash(Box::new(Hash {
+            by: HashBy::parse("request.header.X-Id").expect("a field"),
+            ring: Arc::new(Ring::new(&named)),
+            bound: Some(Bound {
+                percent: 150,
+                loads: loads(),
+            }),
+        })),
     }
 }
 
@@ -589,6 +622,7 @@ fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapsh
             provider: "test".to_owned(),
             backend: BackendId(0),
             pass_host_header: true,
+            pass_tls_cert: false,
             modifiers: Modifiers::default(),
             middlewares: Box::default(),
             rate_limit: None,
@@ -598,13 +632,13 @@ fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapsh
             name: "origins".to_owned(),
             servers: servers.collect(),
             balancer: Balancer {
-                method: Method::RoundRobin,
+                method: method(origins.len()),
                 weights: vec![1; origins.len()].into(),
                 availability: availability.into(),
                 changes,
                 slow_start: None,
                 sticky: None,
-                shard: Arc::new(Shard::new(0, origins.len(), false, false)),
+                shard: Arc::new(Shard::new(0, origins.len(), true, false)),
             },
             breaker: None,
             ejection: None,
@@ -1148,6 +1182,7 @@ fn settings() -> Settings {
             compress: chance(50),
             tls: None,
             internal: None,
+            towards_servers: None,
         }],
         timeouts: Timeouts {
             read: seconds(300),
@@ -1159,6 +1194,7 @@ fn settings() -> Settings {
         upstream_idle_max: 1 + below(5),
         descriptors_max: 1_000_000,
         upstream_tls: Default::default(),
+        flattens_hosts: false,
         retry_attempts: [None, Some(0), Some(2)][below(3)],
         retry_budget: None,
         held: Default::default(),
@@ -1235,6 +1271,7 @@ async fn world(faults: Faults, guarded: bool) -> (Vec<String>, Outcome) {
         origins_impatient: chance(30),
         draining: Cell::new(false),
         plans: RefCell::default(),
+        loads: RefCell::default(),
         broken: RefCell::default(),
         clients: Cell::new(0),
         origin_connections: Cell::new(0),
@@ -1276,13 +1313,17 @@ async fn world(faults: Faults, guarded: bool) -> (Vec<String>, Outcome) {
         world.clients.get() == 0
     })
     .await;
-    core.pools.close_all();
+    core.close_kept();
     until(&world, "origins are left alone", || {
         world.origin_connections.get() == 0
     })
     .await;
     for listener in origins {
         listener.stop();
+    }
+    let is_busy = |loads: &Loads| loads.iter().any(|load| load.count() != 0);
+    if world.loads.borrow().iter().any(is_busy) {
+        world.complain(None, "an exchange is under way for ever");
     }
     // This one, and the world's.
     until(&world, "no task is left", || Rc::strong_count(&core) == 2).await;
@@ -1316,7 +1357,7 @@ async fn drain(world: &World, listener: &Listener, told: &Receiver<Report>) {
 #[test]
 fn promises_are_kept_over_many_seeds() {
     let seeds =
-        std::env::var("COREWAY_TEST_SEEDS").map_or(600, |text| text.parse().expect("a number"));
+        std::env::var("COREWAY_TEST_SEEDS").map_or(1_000, |text| text.parse().expect("a number"));
     let total = check(0..seeds, false);
     assert!(total.complete > 5_000 && total.refused > 50, "{total:?}");
 }
@@ -1333,6 +1374,51 @@ fn guards_keep_the_promises_too() {
 #[test]
 fn promises_once_broken_are_kept() {
     check([16, 4082], false);
+}
+
+#[test]
+fn a_server_may_think_longer_than_a_send_may_take() {
+    let answer = simulated::run(7, Faults::SLOW, async {
+        let (reports, _told) = unbounded();
+        let (mailbox, _receiver) = mailbox().expect("a socket pair");
+        let neighbour = Neighbour {
+            mailbox,
+            load: Arc::default(),
+        };
+        let mut settings = settings();
+        settings.timeouts.write = None;
+        settings.timeouts.response_header = None;
+        let core = Rc::new(Core::new(
+            0,
+            settings,
+            Arc::default(),
+            vec![neighbour],
+            reports,
+            bounded(1).0,
+            bounded(1).0,
+        ));
+        core.swap(snapshot(1, &[0], &[]));
+        let origin = simulated::listen(origin_address(0)).expect("free");
+        spawn(async move {
+            let (socket, _) = origin.accept().await.expect("the proxy");
+            let mut wire = Wire::new(&Rc::new(socket));
+            assert!(wire.head().await.is_ok());
+            sleep(SEND_STALL_TIMEOUT + Duration::from_secs(60)).await;
+            // More than a connection takes at once: the proxy's send of it waits for the client.
+            let field = "x".repeat(150_000);
+            let head = format!("HTTP/1.1 200 X\r\nContent-Length: 0\r\nX-Long: {field}\r\n\r\n");
+            send(&wire.socket, head.as_bytes()).await;
+        });
+        let listener = Rc::new(simulated::listen(proxy_address()).expect("free"));
+        spawn(listen::accept(core, Rc::clone(&listener), EntryPointId(0)));
+        let socket = Socket::connect(proxy_address(), &patience()).await;
+        let mut wire = Wire::new(&Rc::new(socket.expect("accepted")));
+        send(&wire.socket, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let head = wire.head().await;
+        listener.stop();
+        head.map(|head| head.field("x-long").map(str::len))
+    });
+    assert_eq!(answer, Ok(Some(150_000)));
 }
 
 #[test]

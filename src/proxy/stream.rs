@@ -392,9 +392,22 @@ impl Stream {
         match lines {
             Ok(None) => Ok(()),
             Ok(Some(lines)) => {
-                fields::read(&lines, trailers)?;
+                let id = self
+                    .handles
+                    .borrow()
+                    .as_ref()
+                    .map(|own| own.answer.stream_id());
+                let read = match id {
+                    Some(id) if self.shared.meter.refuses_trailers(id.into()) => {
+                        Err(Malformed::Field)
+                    }
+                    _ => fields::read(&lines, trailers),
+                };
+                if read.is_err() {
+                    self.reset(Reason::PROTOCOL_ERROR);
+                }
                 body::drop_forbidden(trailers);
-                Ok(())
+                read
             }
             Err(_) => Err(Malformed::Field),
         }

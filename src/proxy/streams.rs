@@ -13,7 +13,6 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use base64::Engine;
 use h2::Reason;
 
 use super::connection::{self, Client};
@@ -27,6 +26,7 @@ use super::stream::{Accepted, Piece, Shared};
 use crate::http::body::Framing;
 use crate::http::h1::Upgrade;
 use crate::http::h2::server::Refused;
+use crate::http::websocket;
 use crate::limits::{
     BODY_INLINE_BYTES, GOAWAY_WAIT, H2_CONNECTION_WINDOW_BYTES, H2_HEADER_LIST_BYTES_MAX,
     H2_HEADS_BYTES_MAX, H2_LOCAL_RESETS_MAX, H2_SEND_BYTES_MAX, H2_STREAM_WINDOW_BYTES,
@@ -138,7 +138,7 @@ async fn speak(streams: &Rc<Streams>, pipe: Pipe) {
                 is_told = true;
                 core.counters.failures_client.add(1);
                 let (what, reason) = if meter.is_rude() {
-                    ("no settings", Reason::PROTOCOL_ERROR)
+                    ("what is forbidden", Reason::PROTOCOL_ERROR)
                 } else {
                     ("too many frames", Reason::ENHANCE_YOUR_CALM)
                 };
@@ -314,11 +314,7 @@ async fn answer(running: &Running<'_>, client: &Client, session: &mut Session, a
             }
             if request.upgrade == Upgrade::WebSocket {
                 // Clients send none over HTTP/2, and servers want one over HTTP/1.1 (RFC 8441, 5.1).
-                let key =
-                    base64::engine::general_purpose::STANDARD.encode(core.random.bytes::<16>());
-                session
-                    .request
-                    .set_named(b"Sec-WebSocket-Key", key.as_bytes());
+                websocket::ask(&mut session.request, core.random.bytes());
             }
             exchange::run(core, client, session, &request).await;
             session.inbound = None;

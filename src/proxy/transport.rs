@@ -360,6 +360,10 @@ impl Sealed {
         loop {
             match self.opened(room) {
                 Ok(Some(plain)) => return Ok(Some(plain)),
+                // TLS 1.2: the peer waits to hear that it cannot begin another handshake.
+                Ok(None) if self.connection.borrow().must_flush() && !self.sending.get() => {
+                    self.flush(Room::Small, timer).await?;
+                }
                 Ok(None) => {}
                 Err(error) => {
                     if !self.sending.get() {

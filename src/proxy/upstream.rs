@@ -29,8 +29,8 @@ use crate::backend::{PoolKey, Scheme, Server};
 use crate::http::Head;
 use crate::limits::{HANDSHAKE_TIMEOUT, UPSTREAM_IDLE_TIMEOUT};
 use crate::mailbox::Report;
+use crate::reactor::{self, Instant, coarse};
 use crate::reactor::{Buffer, Room, Socket, Timer, limit, sleep};
-use crate::reactor::{Instant, coarse};
 use crate::settings::Settings;
 use crate::tls::{self, Offer};
 use std::net::Shutdown;
@@ -77,6 +77,8 @@ pub(crate) struct Pools {
     idle_max: usize,
     sweeping: Cell<bool>,
     load: Arc<Load>,
+    /// How `https://` servers are spoken to.
+    tls: tls::Client,
     links: Rc<Links>,
     /// To control, which makes pages about ourselves.
     reports: Sender<Report>,
@@ -84,15 +86,21 @@ pub(crate) struct Pools {
 
 impl Pools {
     /// `idle_max` is per server address, on this core.
-    pub(crate) fn new(idle_max: usize, load: Arc<Load>, reports: Sender<Report>) -> Self {
+    pub(crate) fn new(
+        idle_max: usize,
+        load: Arc<Load>,
+        tls: tls::Client,
+        reports: Sender<Report>,
+    ) -> Self {
         Self {
             kept: RefCell::default(),
             count: Cell::new(0),
             idle_max,
             sweeping: Cell::new(false),
-            links: Rc::new(Links::new(Arc::clone(&load))),
+            links: Rc::new(Links::new(Arc::clone(&load), tls.clone())),
             load,
             reports,
+            tls,
         }
     }
 
@@ -115,8 +123,17 @@ impl Pools {
         .await
     }
 
+    /// [`Pools::put`], and sees to it that kept connections are looked after while there are any.
+    pub(crate) async fn keep(self: &Rc<Self>, upstream: Box<Upstream>) {
+        self.put(upstream, coarse()).await;
+        if self.wants_sweep() {
+            let pools = Rc::clone(self);
+            reactor::spawn(async move { pools.sweep().await });
+        }
+    }
+
     /// Keeps a connection whose last answer has ended cleanly. One that has something to say already is closed.
-    pub(crate) async fn put(&self, mut upstream: Box<Upstream>, at: Instant) {
+    async fn put(&self, mut upstream: Box<Upstream>, at: Instant) {
         upstream.incoming.set_room(Room::Small);
         let quiet = poll_fn(|cx| Poll::Ready(upstream.incoming.poll_next(cx).is_pending())).await;
         if !quiet {
@@ -155,12 +172,12 @@ impl Pools {
     }
 
     /// True once, until `sweep` ends: whoever gets it starts the sweep.
-    pub(crate) fn wants_sweep(&self) -> bool {
+    fn wants_sweep(&self) -> bool {
         self.count.get() > 0 && !self.sweeping.replace(true)
     }
 
     /// Once a second while anything is kept: closes what its server closed, what is too old, and what is too many.
-    pub(crate) async fn sweep(&self) {
+    async fn sweep(&self) {
         while self.count.get() > 0 {
             sleep(FRESH).await;
             let at = coarse();
@@ -217,7 +234,7 @@ impl Pools {
             return Ok(upstream);
         }
         // Built in one place and moved by its box: a connection is opened once and used for thousands of exchanges.
-        let tls = tls.unwrap_or(&settings.upstream_tls);
+        let tls = tls.unwrap_or(&self.tls);
         let transport = Box::pin(reach(server, settings, tls, Offer::Http1)).await?;
         Ok(Upstream::new(transport, server.pool, &self.load))
     }

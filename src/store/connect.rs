@@ -137,7 +137,7 @@ impl TlsSettings {
         };
         let own = tls.own.as_ref().map(|(chain, key)| own(chain, key));
         let own = own.transpose()?;
-        let mut config = Client::showing(&trust, own.as_ref()).for_library();
+        let mut config = Client::showing(&trust, own.as_slice()).for_library();
         config.alpn_protocols = protocol
             .map(|protocol| protocol.as_bytes().to_vec())
             .into_iter()

@@ -6,13 +6,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
-use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::sign::SingleCertAndKey;
+use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
@@ -47,11 +47,11 @@ pub struct Client {
 
 impl Client {
     pub fn new(trust: &Trust) -> Self {
-        Self::showing(trust, None)
+        Self::showing(trust, &[])
     }
 
-    /// The same, showing a certificate to servers that ask for one.
-    pub fn showing(trust: &Trust, own: Option<&Certificate>) -> Self {
+    /// The same, showing a certificate to servers that ask for one: the first of these whose key they can check.
+    pub fn showing(trust: &Trust, own: &[Certificate]) -> Self {
         let provider = Arc::new(provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -64,11 +64,8 @@ impl Client {
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(Credulous::new(&provider))),
         };
-        let mut config = match own {
-            Some(own) => builder
-                .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(own.key())))),
-            None => builder.with_no_client_auth(),
-        };
+        let own: Vec<_> = own.iter().map(|own| Arc::clone(own.key())).collect();
+        let mut config = builder.with_client_cert_resolver(Arc::new(Own(own)));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Self::with_sessions(config)
     }
@@ -137,6 +134,22 @@ impl Default for Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Client")
+    }
+}
+
+/// What is shown to servers.
+#[derive(Debug)]
+struct Own(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesClientCert for Own {
+    /// The authorities that a server names are hints (RFC 8446 4.2.4): one that wants another certificate says so.
+    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let is_usable = |own: &&Arc<CertifiedKey>| own.key.choose_scheme(schemes).is_some();
+        self.0.iter().find(is_usable).cloned()
+    }
+
+    fn has_certs(&self) -> bool {
+        !self.0.is_empty()
     }
 }
 

@@ -127,6 +127,7 @@ impl Proxy {
             compress,
             tls: None,
             internal: None,
+            towards_servers: None,
         };
         let settings = Settings {
             entry_points: vec![entry_point("http", false), entry_point(COMPRESSING, true)],
@@ -143,6 +144,7 @@ impl Proxy {
             held: Default::default(),
             descriptors_max: 1024,
             upstream_tls: Default::default(),
+            flattens_hosts: false,
             host_name: "test".to_owned(),
             recent_errors: None,
         };

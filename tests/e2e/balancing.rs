@@ -61,6 +61,40 @@ fn zero_is_zero_where_it_is_allowed() {
 }
 
 #[test]
+fn a_server_that_is_drained_finishes_what_it_has_and_gets_nothing_new() {
+    for method in ["wrr", "drr", "leastconn", "p2c", "hash"] {
+        let gate = Gate::default();
+        let held = gate.clone();
+        let slow = Origin::new(move |request| {
+            if request.head.target() == "/slow" {
+                held.wait();
+            }
+            answer(200, "A")
+        });
+        let origins = [slow, Origin::text("B")];
+        let with = |weight| {
+            rules(&origins, &[Some(weight), Some(1)])
+                + &format!("[backends.b.loadBalancer]\nmethod = \"{method}\"\n")
+        };
+        // All weight is on the first, so that it gets the request that stays.
+        let only = rules(&origins[..1], &[Some(1)]);
+        let coreway = Start::new()
+            .global("allowMinWeightZero = true")
+            .serve(&only);
+        let mut client = coreway.client();
+        client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+        eventually("it is under way", || !origins[0].requests().is_empty());
+        coreway.reload(&with(1));
+        coreway.reload(&with(0));
+        for _ in 0..8 {
+            assert_eq!(coreway.get("/").text(), "B", "{method}");
+        }
+        gate.open();
+        assert_eq!(client.response().text(), "A", "{method}");
+    }
+}
+
+#[test]
 fn a_negative_weight_takes_the_frontend_out() {
     let origins = [Origin::text("A")];
     let coreway = Coreway::serve(&rules(&origins, &[Some(-1)]));

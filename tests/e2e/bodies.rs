@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use crate::harness::h2::{Http2, request};
 use crate::harness::wire::Framing;
-use crate::harness::{Coreway, DEADLINE, Gate, Origin, answer, eventually, heavy};
+use crate::harness::{Coreway, DEADLINE, Gate, Origin, answer, eventually, heavy, site};
 
 const MIB: usize = 1024 * 1024;
 
@@ -489,22 +490,92 @@ fn a_slow_server_stops_the_upload() {
     );
 }
 
-#[test]
-fn a_piece_reaches_the_client_without_waiting_for_the_next() {
+/// A server of two pieces, the second of which waits for the gate, behind a backend with these lines.
+fn two_pieces(head: &str, lines: &str) -> (Coreway, Origin, Gate) {
     let gate = Gate::default();
     let held = gate.clone();
+    let is_chunked = head.contains("chunked");
+    let head = format!("HTTP/1.1 200 OK\r\n{head}\r\n");
     let origin = Origin::wire(move |exchange| {
         let _ = exchange.read_body();
-        exchange.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+        exchange.send(&head);
+        exchange.send(if is_chunked {
+            "5\r\nfirst\r\n"
+        } else {
+            "first"
+        });
         held.wait();
-        exchange.send("6\r\nsecond\r\n0\r\n\r\n");
+        exchange.send(if is_chunked {
+            "6\r\nsecond\r\n0\r\n\r\n"
+        } else {
+            "second"
+        });
+        exchange.close();
     });
-    let coreway = Coreway::before(&origin);
-    let mut client = coreway.client();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    client.head();
-    assert_eq!(client.chunk(), b"first");
-    gate.open();
-    assert_eq!(client.chunk(), b"second");
-    assert_eq!(client.chunk(), b"");
+    let coreway = Coreway::serve(&(site(&origin) + lines));
+    (coreway, origin, gate)
+}
+
+/// Each piece of an answer is with its client while the server has not sent the next, however long the interval.
+#[test]
+fn a_piece_reaches_the_client_without_waiting_for_the_next() {
+    let hour = "[backends.b.responseForwarding]\nflushInterval = \"1h\"\n";
+    let now = "[backends.b.responseForwarding]\nflushInterval = \"-1ms\"\n";
+    for (head, lines) in [
+        (
+            "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n",
+            "",
+        ),
+        (
+            "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n",
+            hour,
+        ),
+        (
+            "Content-Type: text/event-stream\r\nContent-Length: 11\r\n",
+            hour,
+        ),
+        (
+            "Content-Type: text/plain\r\nTransfer-Encoding: chunked\r\n",
+            hour,
+        ),
+        ("Content-Type: text/plain\r\nContent-Length: 11\r\n", hour),
+        ("Content-Type: text/plain\r\n", now),
+    ] {
+        let (coreway, _origin, gate) = two_pieces(head, lines);
+        let mut client = coreway.client();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        if client.head().field("Content-Length").is_some() {
+            assert_eq!(client.exactly(5), b"first");
+            gate.open();
+            assert_eq!(client.exactly(6), b"second");
+        } else {
+            assert_eq!(client.chunk(), b"first", "{head}");
+            gate.open();
+            assert_eq!(client.chunk(), b"second");
+            assert_eq!(client.chunk(), b"");
+        }
+
+        let (coreway, _origin, gate) = two_pieces(head, lines);
+        let client = Http2::connect(coreway.address());
+        client.run(async {
+            let mut requests = client.requests.clone().ready().await.unwrap();
+            let (told, _) = requests.send_request(request("GET", "/"), true).unwrap();
+            let mut body = told.await.unwrap().into_body();
+            assert_eq!(body.data().await.unwrap().unwrap(), "first", "{head}");
+            gate.open();
+            assert_eq!(body.data().await.unwrap().unwrap(), "second");
+        });
+    }
+}
+
+#[test]
+fn a_flush_interval_that_is_none_leaves_the_frontend_out() {
+    let origin = Origin::text("ok");
+    let coreway = Coreway::serve(
+        &(site(&origin) + "[backends.b.responseForwarding]\nflushInterval = \"zz\"\n"),
+    );
+    assert_eq!(coreway.get("/").status, 404);
+    coreway.await_log(
+        "responseForwarding: flushInterval: zz: it is not a duration. Skipping frontend f...",
+    );
 }

@@ -142,8 +142,9 @@ fn latencies_are_judged() {
     coreway.reload(&guarded(&origin, "LatencyAtQuantileMS(50.0) < 60000"));
     assert_eq!(coreway.get("/").status, 200);
     await_trips(&coreway, 1);
-    assert_eq!(coreway.get("/").status, 503);
     coreway.await_log("(1 of 1 answers in less than 60001 ms)");
+    // Should this come so late that the ten seconds are over, it trips anew.
+    eventually("nobody is let through", || coreway.get("/").status == 503);
 }
 
 #[test]

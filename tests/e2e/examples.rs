@@ -17,6 +17,19 @@ fn start(file: &str, addresses: &[(&str, String)]) -> Coreway {
     edge
 }
 
+/// The edge, before these servers.
+pub(super) fn edge(web: &str, calls: &str) -> Coreway {
+    start(
+        "edge.toml",
+        &[
+            ("127.0.0.1:8080", "127.0.0.1:0".to_owned()),
+            ("127.0.0.1:8443", "127.0.0.1:0".to_owned()),
+            ("http://127.0.0.1:9000", web.to_owned()),
+            ("h2c://127.0.0.1:9001", calls.to_owned()),
+        ],
+    )
+}
+
 #[test]
 fn the_edge_serves_every_protocol() {
     let web = Origin::wire(|exchange| {
@@ -30,15 +43,7 @@ fn the_edge_serves_every_protocol() {
         exchange.close();
     });
     let calls = GrpcOrigin::new();
-    let edge = start(
-        "edge.toml",
-        &[
-            ("127.0.0.1:8080", "127.0.0.1:0".to_owned()),
-            ("127.0.0.1:8443", "127.0.0.1:0".to_owned()),
-            ("http://127.0.0.1:9000", web.url()),
-            ("h2c://127.0.0.1:9001", calls.url()),
-        ],
-    );
+    let edge = edge(&web.url(), &calls.url());
     assert!(!edge.log().contains("level=warning"), "{}", edge.log());
     assert!(!edge.log().contains("level=error"), "{}", edge.log());
     assert_eq!(edge.get("/").text(), "hello");

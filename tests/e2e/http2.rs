@@ -4,12 +4,18 @@ use std::future::poll_fn;
 use std::process::Command;
 use std::time::Duration;
 
+use bytes::Bytes;
+use h2::SendStream;
+use h2::client::ResponseFuture;
+
 use crate::harness::h2::{
     Frames, GET, GOAWAY, Http2, Outcome, PREFACE, SETTINGS, frame, request, send, whole,
 };
 use crate::harness::tls::{Authority, TlsClient};
 use crate::harness::wait::pass;
-use crate::harness::{Coreway, Gate, Origin, Start, answer, backend, eventually, heavy, site};
+use crate::harness::{
+    Coreway, Gate, Origin, Start, answer, backend, eventually, heavy, site, websocket,
+};
 
 const SERVER_FIELDS: &str = "HTTP/1.1 200 OK\r\nX-One: 1\r\nX-Two: a\r\nX-Two: b\r\nConnection: X-Gone\r\nX-Gone: 1\r\n\
     Keep-Alive: timeout=5\r\nContent-Length: 2\r\n\r\nok";
@@ -165,7 +171,7 @@ fn bodies_of_any_length_go_both_ways_at_once() {
                     let (told, mut stream) =
                         requests.send_request(request("POST", "/"), false).unwrap();
                     send(&mut stream, &body).await.unwrap();
-                    stream.send_data(bytes::Bytes::new(), true).unwrap();
+                    stream.send_data(Bytes::new(), true).unwrap();
                     assert!(whole(told).await.unwrap().body == body);
                 })
             })
@@ -258,7 +264,7 @@ fn interim_answers_come_first() {
             .unwrap();
         assert_eq!(go_on.status().as_u16(), 100);
         send(&mut stream, b"body").await.unwrap();
-        stream.send_data(bytes::Bytes::new(), true).unwrap();
+        stream.send_data(Bytes::new(), true).unwrap();
         assert_eq!(whole(told).await.unwrap().text(), "done");
     });
     assert_eq!(origin.last().text(), "body");
@@ -320,27 +326,8 @@ fn an_answer_that_is_cut_is_reset() {
     }
 }
 
-#[test]
-fn a_websocket_is_a_stream() {
-    let origin = Origin::wire(|exchange| {
-        assert_eq!(exchange.head.method(), "GET");
-        assert_eq!(exchange.head.field("Upgrade"), Some("websocket"));
-        assert_eq!(exchange.head.field("Sec-WebSocket-Key").unwrap().len(), 24);
-        exchange.send(
-            "HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\
-             Sec-WebSocket-Protocol: chat\r\n\r\nhello",
-        );
-        loop {
-            let bytes = exchange.take();
-            if bytes.is_empty() {
-                break;
-            }
-            exchange.send(bytes);
-        }
-        exchange.send("goodbye");
-        exchange.close();
-    });
-    let coreway = Coreway::before(&origin);
+/// Asks for a WebSocket, on a connection of its own.
+fn open_websocket(coreway: &Coreway) -> (Http2, ResponseFuture, SendStream<Bytes>) {
     let client = Http2::connect(coreway.address());
     client.run(async {
         while !client.requests.is_extended_connect_protocol_enabled() {
@@ -354,7 +341,57 @@ fn a_websocket_is_a_stream() {
     opening
         .headers_mut()
         .insert("sec-websocket-version", "13".parse().unwrap());
-    let (told, mut stream) = client.begin(opening);
+    let (told, stream) = client.begin(opening);
+    (client, told, stream)
+}
+
+#[test]
+fn a_server_that_has_not_understood_a_websocket_gets_none() {
+    for proof in ["", "Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n"] {
+        let origin = Origin::wire(move |exchange| {
+            exchange.send(format!(
+                "HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{proof}\r\n"
+            ));
+            assert!(exchange.take().is_empty(), "nothing of the client's");
+            exchange.close();
+        });
+        let coreway = Coreway::before(&origin);
+        let (client, told, mut stream) = open_websocket(&coreway);
+        let told = client.run(async {
+            let _ = send(&mut stream, b"for a WebSocket only").await;
+            told.await.unwrap()
+        });
+        assert_eq!(told.status(), 502, "{proof:?}");
+        eventually("the server's connection is closed", || {
+            origin.connections_open() == 0
+        });
+        // Over HTTP/1.1 the client has the key, and it is the client's to check.
+        let mut client = coreway.client();
+        client
+            .send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+        assert!(client.head().start.starts_with("HTTP/1.1 101"), "{proof:?}");
+    }
+}
+
+#[test]
+fn a_websocket_is_a_stream() {
+    let origin = Origin::wire(|exchange| {
+        assert_eq!(exchange.head.method(), "GET");
+        assert_eq!(exchange.head.field("Upgrade"), Some("websocket"));
+        let accepted = websocket::accepted(exchange.head.field("Sec-WebSocket-Key").unwrap());
+        exchange.send(accepted + "Sec-WebSocket-Protocol: chat\r\n\r\nhello");
+        loop {
+            let bytes = exchange.take();
+            if bytes.is_empty() {
+                break;
+            }
+            exchange.send(bytes);
+        }
+        exchange.send("goodbye");
+        exchange.close();
+    });
+    let coreway = Coreway::before(&origin);
+    let (client, told, mut stream) = open_websocket(&coreway);
     client.run(async {
         let told = told.await.unwrap();
         assert_eq!(told.status(), 200);
@@ -366,7 +403,7 @@ fn a_websocket_is_a_stream() {
             send(&mut stream, text.as_bytes()).await.unwrap();
             assert_eq!(body.data().await.unwrap().unwrap(), text);
         }
-        stream.send_data(bytes::Bytes::new(), true).unwrap();
+        stream.send_data(Bytes::new(), true).unwrap();
         assert_eq!(body.data().await.unwrap().unwrap(), "goodbye");
         let end = body.data().await.transpose().unwrap();
         assert!(end.is_none_or(|data| data.is_empty()), "ended in order");
@@ -417,7 +454,7 @@ fn a_client_that_leaves_ends_its_exchanges() {
     let coreway = Coreway::before(&origin);
     let client = Http2::connect(coreway.address());
     let (told, mut stream) = client.begin(request("GET", "/"));
-    stream.send_data(bytes::Bytes::new(), true).unwrap();
+    stream.send_data(Bytes::new(), true).unwrap();
     client.run(async { tokio::task::yield_now().await });
     client.run(async {
         // The connection goes on while we wait.

@@ -5,7 +5,8 @@ use crate::harness::h2::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GET, GOAWAY, HEADERS, Outcome, PING,
     POST, PREFACE, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE, fields, frame,
 };
-use crate::harness::{Coreway, Origin};
+use crate::harness::tls::{Authority, TlsClient};
+use crate::harness::{Coreway, Origin, Start, site};
 
 const NO_ERROR: u32 = 0;
 const PROTOCOL_ERROR: u32 = 1;
@@ -24,10 +25,12 @@ enum Expected {
     Connection(u32),
     /// The stream is reset, or the connection ends (5.4.1 allows to treat the first as the second).
     Error,
+    /// The same for this reason, or the end without a word.
+    Reset(u32),
     /// It is reset, or answered so.
     Refused(u16),
 }
-use Expected::{Connection, Error, Fine, Refused};
+use Expected::{Connection, Error, Fine, Refused, Reset};
 
 struct Table {
     coreway: Coreway,
@@ -57,9 +60,23 @@ impl Table {
             Fine => outcome == Outcome::Status(200),
             Connection(reason) => outcome == Outcome::GoAway(reason),
             Error => outcome.is_error(),
+            Reset(reason) => match outcome {
+                Outcome::Reset(told) | Outcome::GoAway(told) => told == reason,
+                Outcome::Closed => true,
+                Outcome::Status(_) => false,
+            },
             Refused(status) => outcome == Outcome::Status(status) || outcome.is_error(),
         };
         assert!(is_as_expected, "{what}: {outcome:?}");
+    }
+
+    /// Sends `frames` on a new connection, and sees that it goes on: stream 101 is answered.
+    #[track_caller]
+    fn goes_on(&self, what: &str, frames: &[Vec<u8>]) {
+        let mut client = Frames::greet(self.coreway.address());
+        client.send(frames.concat());
+        client.ask(101, &GET);
+        assert_eq!(client.outcome(101), Outcome::Status(200), "{what}");
     }
 
     /// As `check`, for requests that no server may see.
@@ -261,6 +278,48 @@ fn frames_are_of_their_size_and_place() {
         Connection(PROTOCOL_ERROR),
     );
     check(
+        "6.10 fields that go on for no stream",
+        &[
+            frame(HEADERS, 1, 1, &fields(&GET)),
+            frame(CONTINUATION, 4, 0, &[]),
+        ],
+        Connection(PROTOCOL_ERROR),
+    );
+    check(
+        "6.10 fields that go on after they went on to their end",
+        &[
+            frame(HEADERS, 1, 1, &fields(&GET)),
+            frame(CONTINUATION, 4, 1, &[]),
+            frame(CONTINUATION, 4, 1, &[]),
+        ],
+        Connection(PROTOCOL_ERROR),
+    );
+    check(
+        "6.10 fields that go on after data",
+        &[
+            headers(0, &POST),
+            data(0, 1, b"x"),
+            frame(CONTINUATION, 4, 1, &[]),
+        ],
+        Connection(PROTOCOL_ERROR),
+    );
+    check(
+        "6.2 a priority between",
+        &[
+            frame(HEADERS, 1, 1, &fields(&GET)),
+            frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 9]),
+        ],
+        Connection(PROTOCOL_ERROR),
+    );
+    check(
+        "4.3 fields of another stream between",
+        &[
+            frame(HEADERS, 1, 1, &fields(&GET)),
+            frame(HEADERS, 5, 3, &fields(&GET)),
+        ],
+        Connection(PROTOCOL_ERROR),
+    );
+    check(
         "6.10 something between",
         &[
             frame(HEADERS, 1, 1, &fields(&GET)),
@@ -389,18 +448,34 @@ fn streams_open_and_close_in_order() {
         &[frame(CONTINUATION, 4, 1, &[])],
         Connection(PROTOCOL_ERROR),
     );
+    let reset = || frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes());
     check("5.1 data after the end", &[get(), data(0, 1, b"x")], Error);
     check("5.1 fields after the end", &[get(), get()], Error);
     check(
         "5.1 data after a reset",
-        &[
-            headers(0, &POST),
-            frame(RST_STREAM, 0, 1, &[0; 4]),
-            data(0, 1, b"x"),
-            frame(PING, 0, 1, &[0; 8]),
-        ],
+        &[headers(0, &POST), reset(), data(0, 1, b"x")],
         Error,
     );
+    check(
+        "5.1 fields after a reset",
+        &[headers(0, &POST), reset(), get()],
+        Error,
+    );
+    for (what, begun) in [
+        ("the end", vec![get()]),
+        ("a reset", vec![headers(0, &POST), reset()]),
+    ] {
+        let frames = [
+            begun,
+            vec![frame(CONTINUATION, 4, 1, &fields(&[("x-a", "1")]))],
+        ]
+        .concat();
+        table.check(
+            &format!("5.1 fields that go on after {what}"),
+            &frames,
+            Reset(PROTOCOL_ERROR),
+        );
+    }
     check(
         "5.1.1 an even number",
         &[frame(HEADERS, 5, 2, &fields(&GET))],
@@ -426,12 +501,18 @@ fn streams_open_and_close_in_order() {
         Fine,
     );
     check(
-        "8.1 trailers with a method: it is left out, and believed by nobody",
+        "8.1 trailers with a pseudo field",
         &[
             headers(0, &POST),
-            headers(END_STREAM, &[(":method", "GET")]),
+            data(0, 1, b"x"),
+            headers(END_STREAM, &[(":method", "200")]),
         ],
-        Fine,
+        Reset(PROTOCOL_ERROR),
+    );
+    check(
+        "8.1 trailers with a pseudo field that the static table names",
+        &[headers(0, &POST), frame(HEADERS, 5, 1, b"\x42\x03200")],
+        Reset(PROTOCOL_ERROR),
     );
     check(
         "8.1 trailers about the connection",
@@ -697,6 +778,246 @@ fn header_blocks_are_what_hpack_allows() {
     );
     check("4.2 a table that changes at the end", block(&[0x20]), Error);
     table.check("6.3 a smaller table", &[first(&[0x20])], Fine);
+    check(
+        "4.3 a block that is none ends the connection: its table is lost",
+        frame(HEADERS, 5, 1, &[0xfe]),
+        Error,
+    );
+    check(
+        "2.3.3 a name from a place that there is not",
+        block(&[0x7f, 0x10, 1, b'a']),
+        Error,
+    );
+}
+
+/// RFC 7541, Appendix C: each way to write a field.
+#[test]
+fn fields_are_understood_however_they_are_written() {
+    let table = Table::new();
+    let mut client = Frames::greet(table.coreway.address());
+    // GET, http and / by their places; the host in the table from here on.
+    client.send(frame(HEADERS, 5, 1, b"\x82\x86\x84\x41\x04test"));
+    assert_eq!(client.outcome(1), Outcome::Status(200));
+    // The host by its place in the table, and ...
+    let mut stream = 1;
+    for (what, line, expected) in [
+        ("new name, kept", &b"\x40\x03x-a\x01b"[..], ("x-a", "b")),
+        ("the same by its place", b"\xbe", ("x-a", "b")),
+        ("its name, kept", b"\x7e\x01c", ("x-a", "c")),
+        ("its name, not kept", b"\x0f\x2f\x01d", ("x-a", "d")),
+        ("its name, never", b"\x1f\x2f\x01e", ("x-a", "e")),
+        ("new name, not kept", b"\x00\x03x-b\x01f", ("x-b", "f")),
+        ("new name, never", b"\x10\x03x-c\x01g", ("x-c", "g")),
+        (
+            "a name of the static table, kept",
+            b"\x53\x03a/b",
+            ("accept", "a/b"),
+        ),
+        (
+            "a name of the static table, not kept",
+            b"\x0f\x04\x03c/d",
+            ("accept", "c/d"),
+        ),
+        (
+            "a name of the static table, never",
+            b"\x1f\x04\x03e/f",
+            ("accept", "e/f"),
+        ),
+        (
+            "Huffman, kept",
+            b"\x40\x88\x25\xa8\x49\xe9\x5b\xa9\x7d\x7f\x89\x25\xa8\x49\xe9\x5b\xb8\xe8\xb4\xbf",
+            ("custom-key", "custom-value"),
+        ),
+        (
+            "Huffman, not kept",
+            b"\x00\x88\x25\xa8\x49\xe9\x5b\xa9\x7d\x7f\x01h",
+            ("custom-key", "h"),
+        ),
+        (
+            "Huffman, never",
+            b"\x10\x88\x25\xa8\x49\xe9\x5b\xa9\x7d\x7f\x01i",
+            ("custom-key", "i"),
+        ),
+        (
+            "Huffman, the name of the static table",
+            b"\x0f\x0c\x82\x64\x02",
+            ("content-language", "302"),
+        ),
+    ] {
+        stream += 2;
+        // A literal that no table remembers for the host: its place there moves with every field that is kept.
+        let mut block = b"\x82\x86\x84\x01\x04test".to_vec();
+        block.extend_from_slice(line);
+        client.send(frame(HEADERS, 5, stream, &block));
+        assert_eq!(client.outcome(stream), Outcome::Status(200), "{what}");
+        let (name, value) = expected;
+        assert_eq!(table.origin.last().field(name), Some(value), "{what}");
+    }
+    // The table is emptied, twice changed in one block, and used again.
+    let block = b"\x20\x3f\xe1\x1f\x82\x86\x84\x41\x04test";
+    client.send(frame(HEADERS, 5, stream + 2, block));
+    assert_eq!(client.outcome(stream + 2), Outcome::Status(200));
+    client.send(frame(HEADERS, 5, stream + 4, b"\x82\x86\x84\xbe"));
+    assert_eq!(client.outcome(stream + 4), Outcome::Status(200));
+    assert_eq!(table.origin.last().field("X-Forwarded-Host"), Some("test"));
+}
+
+#[test]
+fn what_is_allowed_disturbs_nothing() {
+    let table = Table::new();
+    let priority = |stream: u32, payload: [u8; 5]| frame(PRIORITY, 0, stream, &payload);
+    let mut padded = vec![3];
+    padded.extend(fields(&GET));
+    padded.extend([0; 3]);
+    let mut prioritised = vec![0, 0, 0, 0, 15];
+    prioritised.extend(fields(&GET));
+    let mut both = vec![2, 0x80, 0, 0, 9, 255];
+    both.extend(fields(&GET));
+    both.extend([0; 2]);
+    for (what, block, flags) in [
+        ("6.2 padding", padded, PADDED),
+        ("6.2 a priority", prioritised, WITH_PRIORITY),
+        (
+            "6.2 padding and an exclusive priority",
+            both,
+            PADDED | WITH_PRIORITY,
+        ),
+    ] {
+        let frames = [frame(HEADERS, flags | 5, 1, &block)];
+        table.check(what, &frames, Fine);
+        table.goes_on(what, &frames);
+    }
+    table.check(
+        "6.1 data in several frames",
+        &[
+            headers(0, &POST),
+            data(0, 1, b"a"),
+            data(0, 1, b""),
+            data(END_STREAM, 1, b"b"),
+        ],
+        Fine,
+    );
+    let head = [(":method", "HEAD"), GET[1], GET[2], GET[3]];
+    table.check("8.1 HEAD", &[headers(END_STREAM, &head)], Fine);
+    table.goes_on(
+        "6.3 a priority before its stream",
+        &[priority(1, [0, 0, 0, 0, 0]), get()],
+    );
+    table.goes_on(
+        "6.3 the highest one",
+        &[get(), priority(1, [0, 0, 0, 0, 255])],
+    );
+    table.goes_on(
+        "6.3 an exclusive one",
+        &[get(), priority(3, [0x80, 0, 0, 1, 7])],
+    );
+    table.goes_on(
+        "6.3 one that depends on a stream to come",
+        &[priority(5, [0, 0, 0, 7, 7]), get()],
+    );
+    // Half closed by its client, and closed (5.1).
+    for (what, begun) in [
+        ("half closed", vec![get()]),
+        (
+            "reset",
+            vec![
+                headers(0, &POST),
+                frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes()),
+            ],
+        ),
+    ] {
+        let after = |one: Vec<u8>| [begun.clone(), vec![one]].concat();
+        table.goes_on(&format!("5.1 {what}: a window"), &after(window(1, 1)));
+        table.goes_on(
+            &format!("5.1 {what}: a priority"),
+            &after(priority(1, [0, 0, 0, 0, 1])),
+        );
+        table.goes_on(
+            &format!("5.1 {what}: a reset"),
+            &after(frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes())),
+        );
+    }
+    let mut client = Frames::greet(table.coreway.address());
+    client.ask(1, &GET);
+    assert_eq!(client.outcome(1), Outcome::Status(200));
+    while client
+        .event()
+        .is_some_and(|event| event.flags & END_STREAM == 0)
+    {}
+    client.send(
+        [
+            priority(1, [0, 0, 0, 0, 1]),
+            window(1, 1),
+            frame(RST_STREAM, 0, 1, &[0; 4]),
+        ]
+        .concat(),
+    );
+    client.ask(3, &GET);
+    assert_eq!(
+        client.outcome(3),
+        Outcome::Status(200),
+        "5.1 closed: all of them"
+    );
+    table.goes_on(
+        "6.9 windows",
+        &[window(0, 1), headers(0, &POST), window(1, 100)],
+    );
+    table.goes_on(
+        "7 a reset for a reason that nobody knows",
+        &[
+            headers(0, &POST),
+            frame(RST_STREAM, 0, 1, &0xdead_beef_u32.to_be_bytes()),
+        ],
+    );
+    let mut goodbye = vec![0; 4];
+    goodbye.extend(0xdead_beef_u32.to_be_bytes());
+    table.check(
+        "7 a goodbye for a reason that nobody knows",
+        &[get(), frame(GOAWAY, 0, 0, &goodbye)],
+        Fine,
+    );
+    // A window that changes after the answer has begun (6.9.2) is in `windows_are_kept_to`.
+    let mut client = Frames::greet(table.coreway.address());
+    client.send(
+        [
+            frame(PING, ACK, 0, b"87654321"),
+            frame(PING, 0, 0, b"12345678"),
+        ]
+        .concat(),
+    );
+    let pong = std::iter::from_fn(|| client.next())
+        .find(|frame| frame.kind == PING)
+        .unwrap();
+    assert_eq!(
+        pong.payload, b"12345678",
+        "6.7 a ping that confirms is not confirmed"
+    );
+}
+
+#[test]
+fn a_preface_that_is_none_ends_the_connection() {
+    let authority = Authority::new("Test CA");
+    let origin = Origin::text("ok");
+    let coreway = Start::new()
+        .entry_point(&format!(
+            "[entryPoints.http.tls]\n[[entryPoints.http.tls.certificates]]\n{}",
+            authority.issue(&["a.test"]).toml()
+        ))
+        .serve(&site(&origin));
+    let config = authority.client().speaking(&["h2"]).build();
+    for preface in [
+        "INVALID CONNECTION PREFACE\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSMILE\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n",
+    ] {
+        let client = TlsClient::connect(coreway.address(), &config, "a.test").unwrap();
+        assert_eq!(client.stream.conn.alpn_protocol(), Some(&b"h2"[..]));
+        let mut client = Frames::new(client.stream);
+        client.send(preface);
+        let outcome = client.outcome(1);
+        assert!(outcome.is_error(), "3.4 {preface:?}: {outcome:?}");
+    }
+    assert!(origin.requests().is_empty());
 }
 
 #[test]

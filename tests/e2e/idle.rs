@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Client, Coreway, Origin, heavy};
+use crate::harness::{Client, Coreway, DEADLINE, Origin, eventually_within, heavy};
 
 const CONNECTIONS: usize = 10_000;
 
@@ -55,21 +55,19 @@ fn ten_thousand_idle_connections_are_cheap() {
         assert_eq!(client.get("/").status, 200);
         crowd.push(client);
     }
-    // A connection gives its buffer back once it has been quiet for a second.
-    let rest = coreway.cpu_time_during(Duration::from_secs(3));
-    eprintln!("settling took {rest:?} of processor time");
+    // A connection gives its buffer back once it has been quiet for a second. How long it takes until all are quiet is the
+    // machine's affair.
+    eventually_within(2 * DEADLINE, "nothing costs next to nothing", || {
+        let used = coreway.cpu_time_during(Duration::from_secs(2));
+        eprintln!("{used:?} of processor time for doing nothing");
+        used <= Duration::from_millis(30)
+    });
     let grown = coreway.memory_kib().saturating_sub(before);
     let each = grown * 1024 / CONNECTIONS;
     eprintln!("{each} bytes for each of {CONNECTIONS} idle connections");
     assert!(
         each <= bytes_each_max(),
         "{each} bytes for each idle connection"
-    );
-
-    let used = coreway.cpu_time_during(Duration::from_secs(3));
-    assert!(
-        used <= Duration::from_millis(50),
-        "{used:?} of processor time for doing nothing"
     );
     for client in crowd.iter_mut().step_by(100) {
         assert_eq!(client.get("/").status, 200, "they are all still there");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::harness::h2::{Http2, request};
 use crate::harness::origin::{Deaf, Exchange};
 use crate::harness::{
-    Client, Coreway, Gate, Origin, Response, Start, answer, backend, eventually, site,
+    Client, Coreway, Gate, H2Origin, Origin, Response, Start, answer, backend, eventually, site,
 };
 
 fn rate_limited(origin: &Origin, by: &str, rates: &str) -> String {
@@ -453,4 +453,81 @@ fn a_place_is_kept_by_nobody_who_was_refused() {
         assert!(refused.text().starts_with("max rate reached"));
     }
     assert_eq!(coreway.get("/").status, 200);
+}
+
+#[test]
+fn what_is_held_or_replaced_gives_its_place_back() {
+    let buffered =
+        |origin: &Origin, lines: &str| backend("b", origin) + "[backends.b.buffering]\n" + lines;
+    let failing = Origin::new(|_| answer(503, "busy"));
+    gives_its_place_back(
+        Start::new(),
+        &buffered(&failing, "retryExpression = \"ResponseCode() == 503\"\n"),
+        |coreway| assert_eq!(coreway.get("/").status, 503, "after many attempts"),
+    );
+    let long = Origin::new(|_| answer(200, &"x".repeat(1000)));
+    gives_its_place_back(
+        Start::new(),
+        &buffered(&long, "maxResponseBodyBytes = 10\n"),
+        |coreway| assert_eq!(coreway.get("/").status, 500, "longer than it may be"),
+    );
+    let origin = silent();
+    gives_its_place_back(
+        Start::new(),
+        &buffered(&origin, "maxRequestBodyBytes = 10\n"),
+        |coreway| assert_eq!(coreway.exchange(HALF).status, 413, "more than is taken in"),
+    );
+    gives_its_place_back(Start::new(), &buffered(&origin, ""), |coreway| {
+        let mut client = coreway.client();
+        client.send(HALF);
+        // It leaves while its body is taken in.
+        client.reset();
+    });
+    // A page of another backend stands for the answer.
+    let page = Origin::text("sorry");
+    let pages = backend("pages", &page)
+        + "[frontends.f.errors.e]\nstatus = [\"500-599\"]\nbackend = \"pages\"\nquery = \"/{status}.html\"\n";
+    gives_its_place_back(
+        Start::new(),
+        &(pages + &backend("b", &failing)),
+        |coreway| {
+            assert_eq!(coreway.get("/").text(), "sorry");
+        },
+    );
+}
+
+#[test]
+fn exchanges_over_http2_give_their_places_back() {
+    // Its whole connection is lost.
+    let origin = silent();
+    gives_its_place_back(Start::new(), &backend("b", &origin), |coreway| {
+        let client = Http2::connect(coreway.address());
+        let _begun = client.begin(request("POST", "/"));
+        client.run(async {
+            while origin.requests().is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        assert_taken(coreway);
+    });
+    // The server resets the stream, before its answer and within it.
+    for sends in [false, true] {
+        let origin = H2Origin::new(move |mut asked| async move {
+            if sends {
+                let head = http::Response::builder().body(()).unwrap();
+                let mut stream = asked.respond.send_response(head, false).unwrap();
+                stream.send_data("half".into(), false).unwrap();
+                stream.send_reset(h2::Reason::INTERNAL_ERROR);
+            } else {
+                asked.respond.send_reset(h2::Reason::INTERNAL_ERROR);
+            }
+        });
+        let server = format!("[backends.b.servers.s]\nurl = \"{}\"\n", origin.url());
+        gives_its_place_back(Start::new(), &server, |coreway| {
+            let mut client = coreway.client();
+            client.send(GET);
+            let told = client.try_response();
+            assert!(told.is_err() || told.is_ok_and(|told| told.status == 502));
+        });
+    }
 }

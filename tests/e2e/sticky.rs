@@ -136,6 +136,43 @@ fn over_reloads_until_its_server_is_gone() {
     assert_eq!((&*gone.text(), set(&gone)), ("C", Some(&*expected)));
 }
 
+/// The other methods keep to the cookie as round robin does: from every core, over reloads, until the server is gone.
+#[test]
+fn with_every_method() {
+    let origins = origins();
+    let [a, b, c] = &origins[..] else {
+        panic!("three")
+    };
+    let cookie = format!("_82b5f={}", b.url());
+    for method in ["drr", "leastconn", "p2c", "hash"] {
+        let by = match method {
+            "hash" => "[backends.sticky.loadBalancer.hash]\nextractorFunc = \"client.ip\"\n",
+            _ => "",
+        };
+        let lines = format!("method = \"{method}\"\n{by}{STICKY}");
+        let coreway = Coreway::serve(&rules(all(&origins), &lines));
+        let keeps = || {
+            // Connections that come to all cores.
+            for _ in 0..8 {
+                let response = get(&mut coreway.client(), &cookie);
+                assert_eq!((&*response.text(), set(&response)), ("B", None), "{method}");
+            }
+        };
+        keeps();
+        coreway.reload(&rules([("x", c), ("y", b)], &lines));
+        keeps();
+        coreway.reload(&rules([("x", c), ("z", a)], &lines));
+        let gone = get(&mut coreway.client(), &cookie);
+        let found = set(&gone).expect("another server's").to_owned();
+        let server = if gone.text() == "A" { a } else { c };
+        assert_eq!(
+            found,
+            format!("_82b5f={}; Path=/", server.url()),
+            "{method}"
+        );
+    }
+}
+
 #[test]
 fn a_server_of_weight_zero_keeps_its_sessions() {
     let origins = origins();

@@ -2,7 +2,7 @@
 //!
 //! The server with TLS is a second process of the program, whose own TLS has tests of its own.
 
-use crate::harness::tls::{Authority, Pair};
+use crate::harness::tls::{Authority, Pair, TlsClient};
 use crate::harness::{Client, Coreway, Origin, Start, answer, site};
 
 /// Serves `origin` with TLS, for clients that ask for the name of the certificate or for none.
@@ -142,4 +142,69 @@ fn a_cut_answer_of_a_server_does_not_look_whole() {
     if let Ok(told) = client.try_response() {
         assert_eq!(told.status, 502);
     }
+}
+
+/// A server that lets in who has a certificate of `clients`, and tells its origin which one.
+fn picky(origin: &Origin, pair: &Pair, clients: &Authority) -> Coreway {
+    let tell = "[frontends.f.passTLSClientCert]\n[frontends.f.passTLSClientCert.infos.subject]\ncommonName = true\n";
+    Start::new()
+        .entry_point(&format!(
+            "[entryPoints.http.tls]\n[[entryPoints.http.tls.certificates]]\n{}[entryPoints.http.tls.clientCA]\n\
+             files = ['''{}''']\n",
+            pair.toml(),
+            clients.pem()
+        ))
+        .serve(&(site(origin) + tell))
+}
+
+#[test]
+fn a_server_is_shown_the_certificate_of_the_entry_point() {
+    let (servers, ours) = (Authority::new("Server CA"), Authority::new("Our CA"));
+    let origin = Origin::text("in");
+    let server = picky(&origin, &servers.issue(&["localhost"]), &ours);
+    let own = ours.issue_rsa(&["a.test"]);
+    let rules = |names: &str| {
+        format!(
+            "[backends.b.servers.s]\nurl = \"https://localhost:{}\"\n\
+             [frontends.shown]\nbackend = \"b\"\npassTLSCert = true\nentryPoints = [{names}]\n\
+             [frontends.shown.routes.r]\nrule = \"Path:/shown\"\n\
+             [frontends.plain]\nbackend = \"b\"\nentryPoints = [\"http\", \"clear\"]\n",
+            server.address().port()
+        )
+    };
+    // The entry point's clientCA says which servers are believed; `rootCAs` says so for the others.
+    let edge = Start::new()
+        .global(&believing(&servers))
+        .table("[entryPoints.clear]\naddress = \"127.0.0.1:0\"")
+        .entry_point(&format!(
+            "[entryPoints.http.tls]\n[[entryPoints.http.tls.certificates]]\n{}[entryPoints.http.tls.clientCA]\n\
+             files = ['''{}''']\noptional = true\n",
+            own.toml(),
+            servers.pem()
+        ))
+        .serve(&rules("\"http\", \"clear\""));
+    edge.await_log(
+        "passTLSCert: no TLS provided by entry point clear. Skipping frontend shown there...",
+    );
+    let config = ours.client().build();
+    let mut client = TlsClient::connect(edge.address(), &config, "a.test").unwrap();
+    for _ in 0..3 {
+        let answer = client.get("/shown").unwrap();
+        assert_eq!((answer.status, &*answer.body), (200, &b"in"[..]));
+        assert_eq!(
+            origin.last().field("X-Forwarded-Tls-Client-Cert-Infos"),
+            Some("Subject%3D%22CN%3Da.test%22")
+        );
+        // A connection that has shown one is not used for anybody else.
+        assert_eq!(client.get("/").unwrap().status, 502);
+    }
+    assert_eq!(origin.connections(), 1, "it is kept");
+    assert_eq!(origin.requests().len(), 3);
+    // Where there is no TLS there is nothing to show: another frontend has the request.
+    let told = crate::harness::get(edge.address_of("clear"), "a.test", "/shown");
+    assert_eq!(told.status, 502);
+
+    edge.reload(&rules("\"clear\""));
+    edge.await_log("passTLSCert: no TLS provided. Skipping frontend shown...");
+    assert_eq!(client.get("/shown").unwrap().status, 502);
 }

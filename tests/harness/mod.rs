@@ -14,6 +14,7 @@ pub mod pebble;
 pub mod server;
 pub mod tls;
 pub mod wait;
+pub mod websocket;
 pub mod wire;
 
 mod itself;

@@ -8,8 +8,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long any single wait may take. Far longer than anything takes, so that only a fault meets it.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+/// How long any single wait may take. Far longer than anything takes, also on a machine that has much else to do, so that
+/// only a fault meets it.
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(5);
