@@ -1,6 +1,6 @@
 //! How long to wait before a store is asked again.
 //!
-//! Owns the length of the next pause. Never reads a clock. Spec kv-stores 4: first half a second, half as long again each
+//! Owns the length of the next pause, and the spreading of what many nodes would do at once. Spec kv-stores 4: first half a second, half as long again each
 //! time, half of it either way by chance, so that many nodes do not come back at once.
 
 use std::time::Duration;
@@ -35,6 +35,11 @@ impl Backoff {
     pub fn reset(&mut self) {
         *self = Self::default();
     }
+}
+
+/// Waits up to so long by chance, so that many nodes that hear of the same thing at once do not all act at once.
+pub(super) async fn spread(longest: Duration) {
+    tokio::time::sleep(longest.mul_f64(chance())).await;
 }
 
 /// From 0 to 1. Without randomness every node waits equally long, which is a pity and no error.

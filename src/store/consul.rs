@@ -18,12 +18,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use super::backoff::spread;
 use super::connect::{Dialer, Endpoint, TlsSettings};
 use super::http::{Http, Question, Reply, TREE_TIMEOUT, encoded};
 use super::keep::{self, Keepers, Kept};
 use super::{
-    Answer, Credentials, Environment, Error, Expected, Fenced, Kind, Listing, Lock, LockRequest,
-    Pair, Position, Prefix, Seen, Settings, Store, Swap, Tls, Version, Watch, bounded,
+    Answer, Credentials, Environment, Error, Expected, Fenced, Kind, LOCK_SPREAD, Listing, Lock,
+    LockRequest, Pair, Position, Prefix, Seen, Settings, Store, Swap, Tls, Version, Watch, bounded,
 };
 
 /// Flags of every key that is written, as Traefik 1.7's library marks those that can be locked.
@@ -35,7 +36,10 @@ const WAIT: Duration = Duration::from_secs(30);
 /// How long after that an answer may come.
 const WAIT_SLACK: Duration = Duration::from_secs(15);
 
-/// Pause before a lock that is free and was not given is asked for again.
+/// Among how long the nodes of a fleet spread their readings of a tree that has changed, of which all hear at once.
+const READ_SPREAD: Duration = Duration::from_millis(250);
+
+/// Pause before a lock that is free and was not given is asked for again: the last holder's session may just have ended.
 const LOCK_DELAY: Duration = Duration::from_millis(50);
 
 const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
@@ -199,11 +203,47 @@ impl Consul {
     async fn entry(&self, key: &str) -> Result<Option<Entry>, Error> {
         let target = format!("/v1/kv/{}?consistent=", encoded(key));
         let reply = self.http.ask(&Question::get(target)).await?;
-        if reply.status == StatusCode::NOT_FOUND {
-            return Ok(None);
+        entry_of(&reply)
+    }
+
+    /// The same, once it is different from what it was at an index, or after a while; with its index.
+    async fn next_entry(
+        &self,
+        key: &str,
+        index: Option<u64>,
+    ) -> Result<(Option<Entry>, u64), Error> {
+        let target = format!(
+            "/v1/kv/{}?consistent=&index={}&wait={}s",
+            encoded(key),
+            index.unwrap_or_default(),
+            WAIT.as_secs(),
+        );
+        let question = Question::get(target).within(WAIT + WAIT_SLACK);
+        let reply = self.http.ask(&question).await?;
+        // Zero would not wait at all, the next time.
+        let index = reply.number("x-consul-index").unwrap_or_default().max(1);
+        Ok((entry_of(&reply)?, index))
+    }
+
+    /// Waits until nobody holds a lock. Nothing is asked of the store meanwhile but to say when it changes.
+    async fn is_free(&self, key: &str) -> Result<(), Error> {
+        let mut index = None;
+        loop {
+            let (entry, newest) = self.next_entry(key, index).await?;
+            if entry.is_some_and(|entry| entry.session.is_some()) {
+                index = Some(newest);
+                continue;
+            }
+            if index.is_none() {
+                return Ok(());
+            }
+            // Everybody hears of it at once. Whoever hears during its own pause that another was faster never asks.
+            let next = self.next_entry(key, Some(newest));
+            tokio::select! {
+                () = spread(LOCK_SPREAD) => return Ok(()),
+                taken = next => drop(taken?),
+            }
         }
-        let mut entries: Vec<Entry> = parse(&reply)?;
-        Ok(entries.pop())
     }
 
     /// Waits until something below a key may have changed since an index; the index since when it has not. Only the names
@@ -314,6 +354,15 @@ fn all_of(folder: &str) -> Result<String, Error> {
     read().map_err(|error| Error::Settings(format!("CONSUL_CAPATH {folder}: {error}")))
 }
 
+/// The key that was asked for, if there is one.
+fn entry_of(reply: &Reply) -> Result<Option<Entry>, Error> {
+    if reply.status == StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
+    let mut entries: Vec<Entry> = parse(reply)?;
+    Ok(entries.pop())
+}
+
 /// What a successful answer says.
 fn parse<T: serde::de::DeserializeOwned>(reply: &Reply) -> Result<T, Error> {
     match reply.status {
@@ -395,13 +444,21 @@ impl Store for Consul {
         Box::pin(async move {
             // Half of what is asked for: Consul ends a session between one and two times this long after its last renewal.
             let ttl = request.ttl / 2;
-            let began = Instant::now();
-            let held = Held {
-                store: self.clone(),
-                session: self.new_session(ttl).await?,
-                request: request.clone(),
-            };
-            keep::take(&self.keepers, Arc::new(held), ttl, began).await
+            loop {
+                // Those who only wait have no session, so that however many they are there is none to renew.
+                self.is_free(&request.key).await?;
+                let began = Instant::now();
+                let held = Held {
+                    store: self.clone(),
+                    session: self.new_session(ttl).await?,
+                    request: request.clone(),
+                };
+                let taken = keep::take(&self.keepers, Arc::new(held), ttl, began).await?;
+                if let Some(lock) = taken {
+                    return Ok(lock);
+                }
+                sleep(LOCK_DELAY).await;
+            }
         })
     }
 
@@ -438,7 +495,13 @@ impl Watch for ConsulWatch {
                     match self.index {
                         // First where the index stands, then the tree: what happens in between is seen twice, never missed.
                         Some(_) if !self.was_read => {
-                            Box::pin(async move { store.tree(&below).await.map(Waited::Tree) })
+                            let is_first = self.position == Position::default();
+                            Box::pin(async move {
+                                if !is_first {
+                                    spread(READ_SPREAD).await;
+                                }
+                                store.tree(&below).await.map(Waited::Tree)
+                            })
                         }
                         index => Box::pin(async move {
                             store.waited(below.root(), index).await.map(Waited::Index)
@@ -475,30 +538,17 @@ struct Held {
 }
 
 impl Kept for Held {
-    fn acquire(&self) -> Answer<'_, ()> {
+    fn acquire(&self) -> Answer<'_, bool> {
         Box::pin(async move {
             let key = &self.request.key;
-            let mut index = None;
-            loop {
-                index = Some(self.store.waited(key, index).await?);
-                let mut entry = self.store.entry(key).await?;
-                while entry.as_ref().is_none_or(|entry| entry.session.is_none()) {
-                    if entry.is_some_and(|entry| entry.flags != FLAGS) {
-                        return Err(Error::Unsupported(format!(
-                            "Existing key does not match lock use: {key}"
-                        )));
-                    }
-                    let target = self.target("acquire");
-                    let value = Bytes::copy_from_slice(self.request.value.as_bytes());
-                    if self.store.write(target, value).await? {
-                        return Ok(());
-                    }
-                    // Somebody was faster, or the last holder's session has just ended and nobody may have it yet, which
-                    // no index tells.
-                    sleep(LOCK_DELAY).await;
-                    entry = self.store.entry(key).await?;
-                }
+            let entry = self.store.entry(key).await?;
+            if entry.is_some_and(|entry| entry.flags != FLAGS) {
+                return Err(Error::Unsupported(format!(
+                    "Existing key does not match lock use: {key}"
+                )));
             }
+            let value = Bytes::copy_from_slice(self.request.value.as_bytes());
+            self.store.write(self.target("acquire"), value).await
         })
     }
 
@@ -518,8 +568,8 @@ impl Kept for Held {
         Box::pin(async move {
             let mut index = None;
             loop {
-                index = Some(self.store.waited(&self.request.key, index).await?);
-                let entry = self.store.entry(&self.request.key).await?;
+                let (entry, newest) = self.store.next_entry(&self.request.key, index).await?;
+                index = Some(newest);
                 if entry.and_then(|entry| entry.session).as_ref() != Some(&self.session) {
                     return Ok(());
                 }

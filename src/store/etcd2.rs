@@ -13,14 +13,15 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
+use super::backoff::spread;
 use super::connect::{Dialer, Endpoint, TlsSettings};
 use super::http::{
     Http, Question, REQUEST_TIMEOUT, Reply, TREE_TIMEOUT, encoded, encoded_value, number,
 };
 use super::keep::{self, Keepers, Kept};
 use super::{
-    Answer, Change, Error, Expected, Fenced, Kind, LOCK_MARK, Listing, Lock, LockRequest, Pair,
-    Position, Prefix, Seen, Settings, Store, Swap, Version, Watch, bounded,
+    Answer, Change, Error, Expected, Fenced, Kind, LOCK_MARK, LOCK_SPREAD, Listing, Lock,
+    LockRequest, Pair, Position, Prefix, Seen, Settings, Store, Swap, Version, Watch, bounded,
 };
 
 /// How long one question waits for a change.
@@ -410,14 +411,21 @@ impl Store for Etcd2 {
 
     fn lock<'a>(&'a self, request: &'a LockRequest) -> Answer<'a, Box<dyn Lock>> {
         Box::pin(async move {
-            let held = Held {
-                store: self.clone(),
-                side: format!("{}{LOCK_MARK}", request.key),
-                request: request.clone(),
-                index: AtomicU64::new(0),
-                created: AtomicU64::new(0),
-            };
-            keep::take(&self.keepers, Arc::new(held), request.ttl, Instant::now()).await
+            loop {
+                let held = Held {
+                    store: self.clone(),
+                    side: format!("{}{LOCK_MARK}", request.key),
+                    request: request.clone(),
+                    index: AtomicU64::new(0),
+                    created: AtomicU64::new(0),
+                };
+                held.is_free().await?;
+                let began = Instant::now();
+                let taken = keep::take(&self.keepers, Arc::new(held), request.ttl, began).await?;
+                if let Some(lock) = taken {
+                    return Ok(lock);
+                }
+            }
         })
     }
 
@@ -508,19 +516,69 @@ struct Held {
     created: AtomicU64,
 }
 
+/// What is known of the key beside.
+enum Side {
+    There,
+    Gone,
+    Unknown,
+}
+
 impl Held {
     fn form(&self) -> String {
         format!("value=&ttl={}", self.request.ttl.as_secs())
+    }
+
+    /// Without a word to those who watch.
+    fn quiet_form(&self) -> String {
+        format!("refresh=true&ttl={}", self.request.ttl.as_secs())
     }
 
     fn query(&self) -> String {
         format!("?prevIndex={}", self.index.load(Ordering::Relaxed))
     }
 
-    /// Waits until somebody does something to the key beside, or a minute.
-    async fn stirred(&self, since: Position) -> Result<(), Error> {
+    /// Waits until somebody does something to the key beside, or a while; where the history stands then, and whether the key
+    /// is there as far as that tells.
+    async fn stirred(&self, since: Position) -> Result<(Position, Side), Error> {
         let key = Prefix::new(Kind::EtcdV2, &self.side);
-        self.store.waited(&key, since).await.map(drop)
+        Ok(match self.store.waited(&key, since).await? {
+            Waited::Told(told) => {
+                let side = match told.action.as_str() {
+                    "delete" | "expire" | "compareAndDelete" => Side::Gone,
+                    _ => Side::There,
+                };
+                (Position(told.node.modified_index), side)
+            }
+            Waited::Quiet(position) => (position, Side::There),
+            Waited::Tree(_) | Waited::Lost => (since, Side::Unknown),
+        })
+    }
+
+    /// Waits until nobody holds the lock. A renewal that stirs the key (those of 1.7 do) costs one question, and no write.
+    async fn is_free(&self) -> Result<(), Error> {
+        let (mut position, created) = self.looked().await?;
+        if created.is_none() {
+            return Ok(());
+        }
+        loop {
+            let side;
+            (position, side) = self.stirred(position).await?;
+            match side {
+                Side::There => {}
+                Side::Unknown => {
+                    let (now, created) = self.looked().await?;
+                    if created.is_none() {
+                        return Ok(());
+                    }
+                    position = now;
+                }
+                // Everybody hears of it at once. Whoever hears during its own pause that another was faster never asks.
+                Side::Gone => tokio::select! {
+                    () = spread(LOCK_SPREAD) => return Ok(()),
+                    stirred = self.stirred(position) => (position, _) = stirred?,
+                },
+            }
+        }
     }
 
     /// Where the store's history stands, and when the key beside was created, if there is one.
@@ -537,24 +595,22 @@ impl Held {
 }
 
 impl Kept for Held {
-    fn acquire(&self) -> Answer<'_, ()> {
+    fn acquire(&self) -> Answer<'_, bool> {
         Box::pin(async move {
-            loop {
-                let (position, _) = self.looked().await?;
-                let created = self
-                    .store
-                    .write(Method::PUT, &self.side, "?prevExist=false", self.form())
-                    .await;
-                match created {
-                    Ok(index) => {
-                        self.index.store(index, Ordering::Relaxed);
-                        self.created.store(index, Ordering::Relaxed);
-                        let value = self.request.value.as_bytes();
-                        return self.store.put(&self.request.key, value).await;
-                    }
-                    Err(Refused::Code(code::EXISTS)) => self.stirred(position).await?,
-                    Err(refused) => return Err(refused.unexpected()),
+            let created = self
+                .store
+                .write(Method::PUT, &self.side, "?prevExist=false", self.form())
+                .await;
+            match created {
+                Ok(index) => {
+                    self.index.store(index, Ordering::Relaxed);
+                    self.created.store(index, Ordering::Relaxed);
+                    let value = self.request.value.as_bytes();
+                    self.store.put(&self.request.key, value).await?;
+                    Ok(true)
                 }
+                Err(Refused::Code(code::EXISTS)) => Ok(false),
+                Err(refused) => Err(refused.unexpected()),
             }
         })
     }
@@ -566,7 +622,7 @@ impl Kept for Held {
             }
             let written = self
                 .store
-                .write(Method::PUT, &self.side, &self.query(), self.form())
+                .write(Method::PUT, &self.side, &self.query(), self.quiet_form())
                 .await;
             match written {
                 Ok(index) => {

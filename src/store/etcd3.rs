@@ -367,16 +367,27 @@ impl Etcd3 {
         Ok(done.succeeded.then(|| version(revision)))
     }
 
-    /// The keys with a prefix, the first created first.
-    async fn queue(&self, prefix: &str) -> Result<Vec<KeyValue>, Error> {
+    /// The key with a prefix that was the last one created before a revision.
+    async fn last_before(&self, prefix: &str, created: i64) -> Result<Option<KeyValue>, Error> {
         let question = RangeRequest {
             key: prefix.as_bytes().to_vec(),
             range_end: end_of(prefix),
-            sort_order: RangeRequest::ASCENDING,
+            limit: 1,
+            sort_order: RangeRequest::DESCENDING,
             sort_target: RangeRequest::BY_CREATION,
+            max_create_revision: created - 1,
             ..RangeRequest::default()
         };
-        Ok(self.range(question).await?.kvs)
+        Ok(self.range(question).await?.kvs.pop())
+    }
+
+    /// A key as it is now.
+    async fn key(&self, key: &str) -> Result<Option<KeyValue>, Error> {
+        let question = RangeRequest {
+            key: key.as_bytes().to_vec(),
+            ..RangeRequest::default()
+        };
+        Ok(self.range(question).await?.kvs.pop())
     }
 
     /// Waits until a key is deleted, or was since a revision.
@@ -530,12 +541,7 @@ impl Store for Etcd3 {
 
     fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Pair>> {
         Box::pin(async move {
-            let question = RangeRequest {
-                key: key.as_bytes().to_vec(),
-                ..RangeRequest::default()
-            };
-            let mut kvs = self.range(question).await?.kvs;
-            Ok(kvs.pop().map(|kv| Pair {
+            Ok(self.key(key).await?.map(|kv| Pair {
                 key: key.to_owned(),
                 value: Bytes::from(kv.value),
                 version: version(kv.mod_revision),
@@ -605,7 +611,7 @@ impl Store for Etcd3 {
                 lease,
                 request: request.clone(),
             };
-            keep::take(&self.0.keepers, Arc::new(held), request.ttl, began).await
+            keep::take_in_turn(&self.0.keepers, Arc::new(held), request.ttl, began).await
         })
     }
 
@@ -754,7 +760,7 @@ struct Held {
 }
 
 impl Kept for Held {
-    fn acquire(&self) -> Answer<'_, ()> {
+    fn acquire(&self) -> Answer<'_, bool> {
         Box::pin(async move {
             let place = PutRequest {
                 key: self.place.clone().into_bytes(),
@@ -772,14 +778,15 @@ impl Kept for Held {
             let revision = made.header.unwrap_or_default().revision;
             self.created.store(revision, Ordering::Relaxed);
             loop {
-                let queue = self.store.queue(&self.queue).await?;
-                let ours = queue.iter().position(|kv| kv.key == self.place.as_bytes());
-                let Some(ours) = ours else {
-                    return Err(Error::Unavailable("etcd ended our lease".to_owned()));
-                };
-                let Some(before) = ours.checked_sub(1).map(|index| &queue[index]) else {
+                let Some(before) = self.store.last_before(&self.queue, revision).await? else {
+                    // Nobody is before us. Whether we are still there is looked at last, and by the write itself.
+                    let ours = vec![Compare::created(self.place.clone().into_bytes(), revision)];
                     let value = self.request.value.as_bytes();
-                    return self.store.put(&self.request.key, value).await;
+                    let written = self.store.put_if(ours, &self.request.key, value).await?;
+                    return match written {
+                        Some(_) => Ok(true),
+                        None => Err(Error::Unavailable("etcd ended our lease".to_owned())),
+                    };
                 };
                 match self
                     .store
@@ -808,8 +815,7 @@ impl Kept for Held {
 
     fn lost(&self) -> Answer<'_, ()> {
         Box::pin(async move {
-            let queue = self.store.queue(&self.queue).await?;
-            match queue.iter().find(|kv| kv.key == self.place.as_bytes()) {
+            match self.store.key(&self.place).await? {
                 None => Ok(()),
                 Some(kv) => self.store.deleted(&kv.key, kv.create_revision).await,
             }
@@ -835,17 +841,12 @@ impl Kept for Held {
     fn swap<'a>(&'a self, key: &'a str, expected: Expected, value: &'a [u8]) -> Answer<'a, Fenced> {
         Box::pin(async move {
             let created = self.created.load(Ordering::Relaxed);
-            let place = || self.place.clone().into_bytes();
-            let compare = vec![Compare::created(place(), created), is_as(key, expected)];
+            let place = self.place.clone().into_bytes();
+            let compare = vec![Compare::created(place, created), is_as(key, expected)];
             if let Some(version) = self.store.put_if(compare, key, value).await? {
                 return Ok(Fenced::Written(version));
             }
-            let question = RangeRequest {
-                key: place(),
-                ..RangeRequest::default()
-            };
-            let found = self.store.range(question).await?.kvs.pop();
-            Ok(match found {
+            Ok(match self.store.key(&self.place).await? {
                 Some(kv) if kv.create_revision == created => Fenced::Conflict,
                 _ => Fenced::Lost,
             })

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout, timeout_at};
 use tracing::warn;
 
 use super::{Answer, Error, Expected, Fence, Fenced, Lock};
@@ -25,8 +25,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a lock stands on, a session or a lease, in one store.
 pub(super) trait Kept: Send + Sync + 'static {
-    /// Waits until the lock is ours.
-    fn acquire(&self) -> Answer<'_, ()>;
+    /// Takes the lock. Where there is a queue it waits for its turn; where there is none, `false` says that somebody else was
+    /// faster.
+    fn acquire(&self) -> Answer<'_, bool>;
 
     /// Asks the store to keep what the lock stands on; `false` if it is gone.
     fn renew(&self) -> Answer<'_, bool>;
@@ -54,6 +55,17 @@ impl Keepers {
 
 type Released = oneshot::Sender<Result<(), Error>>;
 
+/// [`take`] where there is a queue, in which nobody is faster.
+pub(super) async fn take_in_turn(
+    keepers: &Keepers,
+    kept: Arc<dyn Kept>,
+    ttl: Duration,
+    began: Instant,
+) -> Result<Box<dyn Lock>, Error> {
+    let taken = take(keepers, kept, ttl, began).await?;
+    taken.ok_or_else(|| Error::Unavailable("the place in the queue was lost".to_owned()))
+}
+
 /// A lock that is held.
 struct Keeper {
     kept: Arc<dyn Kept>,
@@ -69,13 +81,13 @@ struct State {
 }
 
 /// Waits for a lock, and keeps what it stands on alive meanwhile and then. `began` is a time before the store made it. Where
-/// the caller stops waiting, or it fails, it is given up again.
+/// the caller stops waiting, it fails, or somebody else was faster (`None`), what it stands on is given up again.
 pub(super) async fn take(
     keepers: &Keepers,
     kept: Arc<dyn Kept>,
     ttl: Duration,
     began: Instant,
-) -> Result<Box<dyn Lock>, Error> {
+) -> Result<Option<Box<dyn Lock>>, Error> {
     let state = State {
         held_until: began + ttl,
         is_lost: false,
@@ -108,13 +120,15 @@ pub(super) async fn take(
         }
         drop(under_way);
     });
-    grant
+    let is_ours = grant
         .await
         .unwrap_or_else(|_| Err(Error::Unavailable("the lock ended".to_owned())))?;
-    Ok(Box::new(Keeper {
-        kept,
-        state,
-        release,
+    Ok(is_ours.then(|| {
+        Box::new(Keeper {
+            kept,
+            state,
+            release,
+        }) as Box<dyn Lock>
     }))
 }
 
@@ -123,14 +137,14 @@ async fn keep(
     kept: &dyn Kept,
     ttl: Duration,
     state: &watch::Sender<State>,
-    granted: oneshot::Sender<Result<(), Error>>,
+    granted: oneshot::Sender<Result<bool, Error>>,
     mut asked: oneshot::Receiver<Released>,
 ) -> Option<Released> {
     let mut granted = Some(granted);
     let mut tick = interval(ttl / RENEWALS);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick.tick().await;
-    // First the wait for the lock, then the wait for its loss.
+    // First the wait for the lock, then the wait for its end.
     let mut waiting = kept.acquire();
     loop {
         let held_until = state.borrow().held_until;
@@ -139,21 +153,18 @@ async fn keep(
             () = given_up(granted.as_mut()) => return None,
             () = sleep_until(held_until) => return None,
             result = &mut waiting => match (granted.take(), result) {
-                (Some(grant), Ok(())) => {
-                    grant.send(Ok(())).ok()?;
-                    waiting = kept.lost();
+                (Some(grant), Ok(true)) => {
+                    grant.send(Ok(true)).ok()?;
+                    waiting = until_lost(kept, Duration::ZERO);
                 }
-                (Some(grant), Err(error)) => {
+                (Some(grant), other) => {
                     // Whoever waited may have gone.
-                    let _ = grant.send(Err(error));
+                    let _ = grant.send(other);
                     return None;
                 }
-                (None, Ok(())) => return None,
+                (None, Ok(_)) => return None,
                 // The store is lost, the lock is not: it lasts as long as it was promised.
-                (None, Err(_)) => waiting = Box::pin(async move {
-                    tokio::time::sleep(ASK_AGAIN).await;
-                    kept.lost().await
-                }),
+                (None, Err(_)) => waiting = until_lost(kept, ASK_AGAIN),
             },
             _ = tick.tick() => {
                 let now = Instant::now();
@@ -168,8 +179,16 @@ async fn keep(
     }
 }
 
+/// Waits until the store says that the lock is not ours any more.
+fn until_lost(kept: &dyn Kept, pause: Duration) -> Answer<'_, bool> {
+    Box::pin(async move {
+        sleep(pause).await;
+        kept.lost().await.map(|()| false)
+    })
+}
+
 /// Waits until nobody waits for the lock any more; for ever, once it was granted.
-async fn given_up(granted: Option<&mut oneshot::Sender<Result<(), Error>>>) {
+async fn given_up(granted: Option<&mut oneshot::Sender<Result<bool, Error>>>) {
     match granted {
         Some(granted) => granted.closed().await,
         None => std::future::pending().await,

@@ -277,6 +277,9 @@ pub fn open_in(
     })
 }
 
+/// Among how long those who want a lock that has become free spread their attempts, where the store keeps no queue.
+const LOCK_SPREAD: Duration = Duration::from_millis(500);
+
 /// Part of the names of keys with which etcd's clients lock; they are in no listing.
 const LOCK_MARK: &str = "___lock";
 

@@ -263,7 +263,8 @@ impl Server {
                 "ports": {{"http": {plain}, "https": {https}, "dns": -1, "grpc": -1,
                            "server": {server}, "serf_lan": {lan}, "serf_wan": {wan}}},
                 "performance": {{"raft_multiplier": 1}}, "disable_update_check": true, "leave_on_terminate": false,
-                "limits": {{"http_max_conns_per_client": 10000}}, "log_level": "WARN"
+                "limits": {{"http_max_conns_per_client": 10000}}, "log_level": "WARN",
+                "telemetry": {{"prometheus_retention_time": "10m", "disable_hostname": true}}
             }}"#,
             data = self.path("data"),
         )

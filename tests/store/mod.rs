@@ -7,6 +7,7 @@
 mod access;
 mod bolt;
 mod configuration;
+mod fleet;
 mod locks;
 mod loss;
 mod pages;

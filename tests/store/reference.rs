@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use coreway::store::Kind;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Response};
+use crate::harness::{Client, Response, get};
 
 /// The flags of every key in Consul that can be a lock.
 const FLAGS: u64 = 0x2ddc_cbc0_58a5_0c18;
@@ -163,6 +163,52 @@ pub(super) fn take_away(kind: Kind, endpoint: &str, key: &str) {
         }
         Kind::BoltDb => unreachable!("nobody else can hold it"),
     }
+}
+
+/// How many want a lock, where the store keeps a queue.
+pub(super) fn queue_length(kind: Kind, endpoint: &str, key: &str) -> usize {
+    match kind {
+        Kind::EtcdV3 => queue(endpoint, key).len(),
+        Kind::ZooKeeper => ZooKeeper::connect(endpoint).queue(key).len(),
+        Kind::Consul | Kind::EtcdV2 | Kind::BoltDb => unreachable!("it keeps none"),
+    }
+}
+
+/// How many requests and messages a store has had since it was started, as it counts them itself.
+pub(super) fn requests(kind: Kind, endpoint: &str) -> u64 {
+    let metrics = |target: &str, name: &str, end: &str| -> f64 {
+        let address: SocketAddr = endpoint.parse().expect("an address");
+        let text = get(address, "store", target).text();
+        let values = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let series = series.split('{').next()?;
+            let is_counted = series.starts_with(name) && series.ends_with(end);
+            is_counted.then(|| value.parse::<f64>().ok())?
+        });
+        values.sum()
+    };
+    let counted = match kind {
+        Kind::Consul => metrics(
+            "/v1/agent/metrics?format=prometheus",
+            "consul_http_",
+            "_count",
+        ),
+        Kind::EtcdV2 => metrics("/metrics", "etcd_http_received_total", ""),
+        Kind::EtcdV3 => metrics("/metrics", "grpc_server_msg_received_total", ""),
+        Kind::ZooKeeper => {
+            let mut stream = TcpStream::connect(endpoint).unwrap();
+            stream.write_all(b"mntr").unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            let line = text
+                .lines()
+                .find(|line| line.starts_with("zk_packets_received"));
+            line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+                .unwrap_or_default()
+        }
+        Kind::BoltDb => unreachable!("it has no server"),
+    };
+    counted.round() as u64
 }
 
 /// What stands in the keys of a lock that is held by `name`, exactly as 1.7 would leave it there.

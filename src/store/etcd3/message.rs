@@ -44,10 +44,13 @@ pub(super) struct RangeRequest {
     pub sort_order: i32,
     #[prost(int32, tag = "6")]
     pub sort_target: i32,
+    /// Only keys that were created up to this revision. Zero: all.
+    #[prost(int64, tag = "13")]
+    pub max_create_revision: i64,
 }
 
 impl RangeRequest {
-    pub(super) const ASCENDING: i32 = 1;
+    pub(super) const DESCENDING: i32 = 2;
     pub(super) const BY_CREATION: i32 = 2;
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::wire::{Reader, Writer, code, frame, op, xid};
@@ -19,8 +19,9 @@ use crate::limits::{STORE_ANSWER_BYTES_MAX, STORE_EVENTS_MAX};
 use crate::store::connect::{Dialer, Endpoint, Stream};
 use crate::store::{Credentials, Error};
 
-/// How long the ensemble remembers us without hearing anything (spec kv-stores 2). It may shorten that.
-pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the ensemble is asked to remember us without hearing anything: as long as other stores keep a lock. It may shorten
+/// that.
+pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Time for the ensemble to take a session up, on one endpoint.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -68,8 +69,12 @@ pub(super) struct Address {
     pub(super) credentials: Option<Credentials>,
 }
 
-/// Holds a connection whenever something is asked, until nobody can ask any more.
-pub(super) async fn serve(address: Address, mut orders: mpsc::Receiver<Order>) {
+/// Holds a connection whenever something is asked, until nobody can ask any more. Says how long the ensemble remembers us.
+pub(super) async fn serve(
+    address: Address,
+    granted: watch::Sender<Duration>,
+    mut orders: mpsc::Receiver<Order>,
+) {
     let mut session = Session::default();
     let mut first = 0;
     while let Some(order) = orders.recv().await {
@@ -85,6 +90,7 @@ pub(super) async fn serve(address: Address, mut orders: mpsc::Receiver<Order>) {
                 }
             }
             Ok(stream) => {
+                granted.send_replace(session.timeout);
                 let mut connection = Connection::new(stream, session.timeout);
                 connection.take(order);
                 let error = connection.run(&mut orders).await;

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
@@ -49,6 +49,8 @@ struct Shared {
     /// To the task that holds the connection, which begins with the first question.
     orders: OnceLock<mpsc::Sender<Order>>,
     keepers: Keepers,
+    /// How long the ensemble remembers us.
+    session: watch::Sender<Duration>,
 }
 
 impl fmt::Debug for ZooKeeper {
@@ -79,6 +81,7 @@ impl ZooKeeper {
             },
             orders: OnceLock::new(),
             keepers: Keepers::default(),
+            session: watch::Sender::new(link::SESSION_TIMEOUT),
         })))
     }
 
@@ -91,7 +94,8 @@ impl ZooKeeper {
     ) -> Result<Answered, Error> {
         let orders = self.0.orders.get_or_init(|| {
             let (orders, received) = mpsc::channel(link::ORDERS_MAX);
-            tokio::spawn(link::serve(self.0.address.clone(), received));
+            let (address, session) = (self.0.address.clone(), self.0.session.clone());
+            tokio::spawn(link::serve(address, session, received));
             orders
         });
         let (reply, answer) = oneshot::channel();
@@ -509,13 +513,11 @@ impl Store for ZooKeeper {
                 mark: format!("_c_{random}-lock-"),
                 request: request.clone(),
             };
-            keep::take(
-                &self.0.keepers,
-                Arc::new(held),
-                link::SESSION_TIMEOUT,
-                Instant::now(),
-            )
-            .await
+            // What the ensemble grants may be shorter than what is asked for.
+            self.sync().await?;
+            let began = Instant::now();
+            let session = *self.0.session.borrow();
+            keep::take_in_turn(&self.0.keepers, Arc::new(held), session, began).await
         })
     }
 
@@ -686,7 +688,7 @@ impl Held {
 }
 
 impl Kept for Held {
-    fn acquire(&self) -> Answer<'_, ()> {
+    fn acquire(&self) -> Answer<'_, bool> {
         Box::pin(async move {
             let place = format!("{}/{}", self.path, self.mark);
             self.store
@@ -699,10 +701,9 @@ impl Kept for Held {
                     return Err(Error::Unavailable("ZooKeeper ended our session".to_owned()));
                 };
                 let Some(before) = ours.checked_sub(1).map(|index| &queue[index]) else {
-                    return self
-                        .store
-                        .put(&self.request.key, self.request.value.as_bytes())
-                        .await;
+                    let value = self.request.value.as_bytes();
+                    self.store.put(&self.request.key, value).await?;
+                    return Ok(true);
                 };
                 self.gone(&format!("{}/{before}", self.path)).await?;
             }
