@@ -30,6 +30,7 @@ pub struct Leader {
 #[derive(Debug)]
 struct Candidacy {
     election: Election,
+    shared: Opened,
     office: Office,
 }
 
@@ -70,7 +71,7 @@ impl Leader {
     /// # Errors
     /// There is no randomness for a name.
     pub(super) fn start(global: &Global, shared: Option<Opened>) -> io::Result<Self> {
-        let Some(Opened { store, prefix }) = shared else {
+        let Some(shared) = shared else {
             return Ok(Self {
                 leadership: Leadership::alone(),
                 candidacy: None,
@@ -81,23 +82,32 @@ impl Leader {
             Some(name) => name.to_owned(),
             None => random_name()?,
         };
-        let key = prefix.key("leader");
-        let election = Election::start(Arc::clone(&store), key.clone(), node);
+        let key = shared.prefix.key("leader");
+        let election = Election::start(Arc::clone(&shared.store), key.clone(), node);
         let leadership = election.leadership();
         let office = Office {
-            store,
+            store: Arc::clone(&shared.store),
             key,
             leadership: leadership.clone(),
         };
         Ok(Self {
             leadership,
-            candidacy: Some(Candidacy { election, office }),
+            candidacy: Some(Candidacy {
+                election,
+                shared,
+                office,
+            }),
         })
     }
 
     /// Whether this node leads, to be followed.
     pub fn leadership(&self) -> Leadership {
         self.leadership.clone()
+    }
+
+    /// The store that the fleet shares.
+    pub fn shared(&self) -> Option<&Opened> {
+        self.candidacy.as_ref().map(|candidacy| &candidacy.shared)
     }
 
     /// Where to ask who leads. `None` without a store.

@@ -168,7 +168,8 @@ async fn keep(
             },
             _ = tick.tick() => {
                 let now = Instant::now();
-                match timeout_at(held_until, kept.renew()).await {
+                let until = held_until.min(now + ttl / RENEWALS);
+                match timeout_at(until, kept.renew()).await {
                     Ok(Ok(true)) => state.send_modify(|state| state.held_until = now + ttl),
                     Ok(Ok(false)) => return None,
                     // Tried again with the next tick, while it lasts.

@@ -39,6 +39,8 @@ struct State {
     /// The keys that are locks now, and which of all locks each is.
     held: BTreeMap<String, u64>,
     locks: u64,
+    /// When something was asked or told.
+    calls: Vec<Instant>,
 }
 
 impl Memory {
@@ -95,6 +97,11 @@ impl Memory {
         state.history.iter().map(|(_, key)| key.clone()).collect()
     }
 
+    /// When something was asked or told since this was asked last.
+    pub fn calls(&self) -> Vec<Instant> {
+        std::mem::take(&mut self.state().calls)
+    }
+
     /// Ends a lock, as a store does whose holder was not heard of.
     pub fn expire(&self, key: &str) {
         self.state().held.remove(key);
@@ -121,6 +128,12 @@ impl State {
         }
         self.history.push((self.position, key.to_owned()));
         self.position
+    }
+
+    /// Takes a question.
+    fn asked(&mut self) -> Result<(), Error> {
+        self.calls.push(Instant::now());
+        self.works()
     }
 
     fn works(&self) -> Result<(), Error> {
@@ -181,23 +194,23 @@ impl Store for Memory {
 
     fn list<'a>(&'a self, below: &'a Prefix) -> Answer<'a, Listing> {
         Box::pin(async move {
-            let state = self.state();
-            state.works()?;
+            let mut state = self.state();
+            state.asked()?;
             Ok(state.list(below))
         })
     }
 
     fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Pair>> {
         Box::pin(async move {
-            let state = self.state();
-            state.works()?;
+            let mut state = self.state();
+            state.asked()?;
             Ok(state.pair(key, key))
         })
     }
 
     fn put<'a>(&'a self, key: &'a str, value: &'a [u8]) -> Answer<'a, ()> {
         Box::pin(async move {
-            self.state().works()?;
+            self.state().asked()?;
             self.state().write(key, Some(value));
             self.changed.send_replace(());
             Ok(())
@@ -206,7 +219,7 @@ impl Store for Memory {
 
     fn delete<'a>(&'a self, key: &'a str) -> Answer<'a, ()> {
         Box::pin(async move {
-            self.state().works()?;
+            self.state().asked()?;
             self.state().write(key, None);
             self.changed.send_replace(());
             Ok(())
@@ -227,7 +240,7 @@ impl Store for Memory {
     fn swap<'a>(&'a self, key: &'a str, expected: Expected, value: &'a [u8]) -> Answer<'a, Swap> {
         Box::pin(async move {
             let mut state = self.state();
-            state.works()?;
+            state.asked()?;
             let is = state
                 .keys
                 .get(key)
@@ -258,6 +271,7 @@ impl Store for Memory {
         Box::pin(async move {
             let mut changed = self.changed.subscribe();
             let number;
+            self.state().asked()?;
             loop {
                 {
                     let mut state = self.state();
@@ -295,8 +309,11 @@ impl Watch for MemoryWatch {
         Box::pin(async move {
             loop {
                 self.changed.mark_unchanged();
-                let seen = self.store.state().seen(&self.below, self.since)?;
-                if let Some(seen) = seen {
+                let seen = self.store.state().seen(&self.below, self.since);
+                if !matches!(seen, Ok(None)) {
+                    self.store.state().calls.push(Instant::now());
+                }
+                if let Some(seen) = seen? {
                     self.since = Some(seen.position());
                     return Ok(seen);
                 }

@@ -12,6 +12,8 @@ pub mod leadership;
 #[cfg(test)]
 pub mod memory;
 pub mod settings;
+#[cfg(test)]
+mod simulation;
 
 mod boltdb;
 mod connect;

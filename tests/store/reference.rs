@@ -105,7 +105,7 @@ impl Node {
             }
             Standing::Connection(connection, place) => {
                 let place = place.get_or_insert_with(|| {
-                    connection.make(key, "", 0);
+                    connection.make_parents(&format!("{key}/"));
                     connection.make(
                         &format!("{key}/_c_{:032x}-lock-", std::process::id()),
                         "",
@@ -347,6 +347,12 @@ impl ZooKeeper {
         body.extend(kind.to_be_bytes());
         let answer = self.ask(1, &body);
         texts(&answer, 1).pop().unwrap_or_default()
+    }
+
+    fn make_parents(&mut self, path: &str) {
+        for (at, _) in path.match_indices('/').skip(1) {
+            self.make(&path[..at], "", 0);
+        }
     }
 
     fn set(&mut self, path: &str, data: &str) {

@@ -766,29 +766,32 @@ impl Kept for Held {
                 }
             };
             let answered = self.store.send(op::MULTI, body.end(), None).await?;
-            done(&answered.body)
+            done(answered, &path)
         })
     }
 }
 
-/// How a transaction of a check and a write ended.
-fn done(body: &[u8]) -> Result<Fenced, Error> {
-    let mut reader = Reader(body);
-    let mut next = || -> Result<(i32, i32), Error> {
-        let (kind, _, code) = (reader.int()?, reader.boolean()?, reader.int()?);
-        // An operation that failed, or was not done because another one failed, tells why.
-        let code = if kind == -1 { reader.int()? } else { code };
-        Ok((kind, code))
+/// How a transaction of a check and a write ended. What it wrote has its number.
+fn done(answered: Answered, path: &str) -> Result<Fenced, Error> {
+    if answered.body.is_empty() {
+        expect(answered, path)?;
+        return Err(Error::Protocol(
+            "ZooKeeper: a transaction without its result".to_owned(),
+        ));
+    }
+    let mut reader = Reader(&answered.body);
+    let mut next = || -> Result<Option<i32>, Error> {
+        let (kind, _, _) = (reader.int()?, reader.boolean()?, reader.int()?);
+        // Where one operation fails none is done, and each tells its part in that.
+        (kind == -1).then(|| reader.int()).transpose()
     };
-    let (checked, written) = (next()?, next()?);
-    match (checked, written) {
-        ((op::CHECK, _), (op::CREATE_2, _)) => {
-            reader.text()?;
-            Ok(Fenced::Written(version(&reader.stat()?)))
-        }
-        ((op::CHECK, _), (op::SET_DATA, _)) => Ok(Fenced::Written(version(&reader.stat()?))),
-        ((_, code::NO_NODE), _) => Ok(Fenced::Lost),
-        (_, (_, code::BAD_VERSION | code::NO_NODE | code::NODE_EXISTS)) => Ok(Fenced::Conflict),
-        (_, (_, code)) => Err(Error::Protocol(format!("ZooKeeper: error {code}"))),
+    match next()? {
+        None => Ok(Fenced::Written(Version(position(answered.zxid).0))),
+        Some(code::OK) => match next()? {
+            Some(code::BAD_VERSION | code::NO_NODE | code::NODE_EXISTS) => Ok(Fenced::Conflict),
+            code => Err(Error::Protocol(format!("ZooKeeper: error {code:?}"))),
+        },
+        Some(code::NO_NODE) => Ok(Fenced::Lost),
+        Some(code) => Err(Error::Protocol(format!("ZooKeeper: error {code}"))),
     }
 }
