@@ -1,17 +1,19 @@
 //! The upstream of every measurement: a responder that costs far less than any proxy in front of it.
 //!
 //! `origin [ADDRESS]` listens (default `127.0.0.1:0`), prints `listening on ADDRESS`, and answers a request by its path
-//! with a fixed body: `/10k` 10,240 bytes, `/1m` 1,048,576 bytes, everything else 2 bytes. One thread, keep-alive,
-//! pipelining; `Connection: close` is honoured. It ends when it is killed.
+//! with a fixed body: `/10k` 10,240 bytes, `/1m` 1,048,576 bytes, everything else 2 bytes; `/ws` is a WebSocket, on which
+//! each frame comes back. One thread, keep-alive, pipelining; `Connection: close` is honoured. It ends when it is killed.
 //! It does not check what it is sent, and it ignores request bodies: only the load tests may be its clients.
 //! Never use it as an example of a server. Read next: `loadtest/common.py`, which starts it.
 
 use std::io::{self, Write};
 use std::rc::Rc;
 
+use base64::Engine;
 use memchr::memmem::Finder;
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};
+use sha1::{Digest, Sha1};
 
 /// Bytes of request heads a connection may have waiting. A client that pipelines more is cut.
 const REQUESTS_BYTES_MAX: usize = 64 * 1024;
@@ -87,6 +89,14 @@ async fn serve(mut stream: TcpStream, answers: Rc<Answers>) {
         while let Some(length) = answers.head_end.find(&pending[used..]) {
             let head = &pending[used..used + length];
             used += length + 4;
+            if head.starts_with(b"GET /ws ") {
+                let accepted = accept(head);
+                pending.drain(..used);
+                if stream.write_all(accepted).await.0.is_ok() {
+                    echo(stream, pending).await;
+                }
+                return;
+            }
             let (sent, _) = stream.write_all(answers.to(head)).await;
             if sent.is_err() || answers.close.find(head).is_some() {
                 return;
@@ -96,6 +106,59 @@ async fn serve(mut stream: TcpStream, answers: Rc<Answers>) {
         if pending.len() > REQUESTS_BYTES_MAX {
             return;
         }
+    }
+}
+
+/// The answer that opens a WebSocket (RFC 6455, 4.2.2).
+fn accept(head: &[u8]) -> Vec<u8> {
+    // Proxies write names in the case they like.
+    const NAME: &[u8] = b"sec-websocket-key: ";
+    let key = head
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| line.split_at_checked(NAME.len()))
+        .find(|(name, _)| name.eq_ignore_ascii_case(NAME))
+        .map_or(&b""[..], |(_, key)| key.trim_ascii());
+    let mut hash = Sha1::new();
+    hash.update(key);
+    hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let proof = base64::engine::general_purpose::STANDARD.encode(hash.finalize());
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {proof}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// Sends each frame of a client back, without its mask. Frames are short ones (RFC 6455, 5.2: up to 125 bytes); another
+/// ends the connection.
+async fn echo(mut stream: TcpStream, mut pending: Vec<u8>) {
+    let mut chunk = Vec::with_capacity(8 * 1024);
+    loop {
+        let mut out = Vec::new();
+        let mut used = 0;
+        while let [kind, length, masked @ ..] = &pending[used..] {
+            let length = usize::from(length & 0x7f);
+            let Some((mask, data)) = masked.split_at_checked(4) else {
+                break;
+            };
+            let Some(data) = data.get(..length) else {
+                break;
+            };
+            if length > 125 {
+                return;
+            }
+            out.extend([*kind, length.to_le_bytes()[0]]);
+            out.extend(data.iter().zip(mask.iter().cycle()).map(|(a, b)| a ^ b));
+            used += 6 + length;
+        }
+        pending.drain(..used);
+        if !out.is_empty() && stream.write_all(out).await.0.is_err() {
+            return;
+        }
+        let (received, buffer) = stream.read(chunk).await;
+        chunk = buffer;
+        let Ok(1..) = received else { return };
+        pending.extend_from_slice(&chunk);
+        chunk.clear();
     }
 }
 

@@ -10,7 +10,9 @@ import collections
 import contextlib
 import dataclasses
 import datetime
+import functools
 import json
+import mmap
 import os
 import platform
 import re
@@ -20,9 +22,11 @@ import shutil
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -142,6 +146,7 @@ def tool(main):
 # ---- Processes.
 
 
+@functools.cache
 def others():
     """The CPUs of the client and the origin, as taskset wants them: every one of ours but the proxy's."""
     rest = sorted(os.sched_getaffinity(0) - {PROXY_CPU})
@@ -333,12 +338,33 @@ def proxy(name, origin_port, options, wrapper=(), single_process=False, start_se
         with started([*(part.format(work=work) for part in wrapper), *command], log, PROXY_CPU) as process:
             try:
                 wait_for(ports["PROXY"], process, log, start_seconds)
-                check_forwards(ports["PROXY"], origin_port, start_seconds, fields)
+                with nudged(ports["H2C"]) if wrapper else contextlib.nullcontext():
+                    check_forwards(ports["PROXY"], origin_port, start_seconds, fields)
             except Problem as problem:
                 raise Problem(f"{name}: {problem}") from problem
             yield Running(name, ports, process, Path(work))
             if process.poll() is not None:
                 raise Problem(f"{name} ended while it was measured, with code {process.returncode}:\n{tail(log)}")
+
+
+@contextlib.contextmanager
+def nudged(port):
+    """Connects to a proxy all the time while the block runs. Under valgrind one thread runs at a time, and one that waits in
+    the kernel for its ring lets the others run only after it was woken some dozen times."""
+    over = threading.Event()
+
+    def nudge():
+        while not over.wait(0.001):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                pass
+
+    thread = threading.Thread(target=nudge)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 # ---- Clients.
@@ -429,26 +455,70 @@ def handshakes(port, seconds, resumed=False):
     return {"requests": count, "seconds": elapsed, "p50_us": each, "p99_us": each, "errors": {}}
 
 
+def shared_counter():
+    """A number that a forked process writes and its parent reads."""
+    return memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
+
+
+def begin_handshakes(port, at_once, count):
+    """Begins TLS handshakes for ever, so many at once: each ends, with a reset, when the proxy has answered. Counts those."""
+    hello = client_hello()
+    poll = select.epoll()
+    streams = {}
+
+    def begin():
+        stream = socket.socket()
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stream.connect(("127.0.0.1", port))
+        stream.send(hello)
+        streams[stream.fileno()] = stream
+        poll.register(stream, select.EPOLLIN)
+
+    for _ in range(at_once):
+        begin()
+    while True:
+        for number, _ in poll.poll():
+            answered = streams[number].recv(1)
+            poll.unregister(number)
+            streams.pop(number).close()
+            if answered != b"\x16":
+                raise Problem(f"no handshake: {answered!r}")
+            count[0] += 1
+            begin()
+
+
+def client_hello():
+    """The first message of a full handshake."""
+    out = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls_context("http/1.1").wrap_bio(ssl.MemoryBIO(), out, server_hostname="load.test").do_handshake()
+    return out.read()
+
+
 class Clients:
     """Keep-alive connections that each have at most one request under way: slower than wrk, but it sends an exact number."""
 
+    PROTOCOL = "http/1.1"
+
     def __init__(self, port, connections, seconds=60, tls=False, fields=()):
         self.request = request("/", fields)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         self.until = time.monotonic() + seconds
         self.poll = select.epoll()
         self.streams = {}
         self.resting = collections.deque()
         for _ in range(connections):
-            stream = socket.create_connection(("127.0.0.1", port), 30)
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if tls:
-                stream = context.wrap_socket(stream, server_hostname="load.test")
-                stream.setblocking(False)
+            stream = connect(port, tls, self.PROTOCOL)
             self.streams[stream.fileno()] = stream
+            self.greet(stream)
             self.resting.append(stream.fileno())
             self.poll.register(stream, select.EPOLLIN)
+
+    def greet(self, stream):
+        """What is said before the first request."""
+
+    def question(self, number):
+        """The next request of a connection."""
+        return self.request
 
     def __enter__(self):
         return self
@@ -466,7 +536,7 @@ class Clients:
         while done < requests:
             while sent < requests and len(under_way) < (at_once or len(self.streams)):
                 number = self.resting.popleft()
-                self.streams[number].send(self.request)
+                self.streams[number].send(self.question(number))
                 under_way[number] = None
                 sent += 1
             if time.monotonic() > self.until:
@@ -477,17 +547,42 @@ class Clients:
                     self.resting.append(number)
                     done += 1
 
+    def talk(self, seconds, every=0):
+        """One request after another on each connection; returns what `wrk` returns. `every` is how many seconds apart those
+        of all connections together begin; without it, each begins when the last is answered."""
+        under_way, began, took = {}, {}, []
+        start = now = time.monotonic()
+        due = start
+        while (now := time.monotonic()) < start + seconds or under_way:
+            while self.resting and due <= now < start + seconds:
+                number = self.resting.popleft()
+                self.streams[number].send(self.question(number))
+                under_way[number], began[number] = None, due if every else now
+                due += every
+            if now > start + seconds + 10:
+                raise Problem(f"{len(under_way)} answers are missing")
+            for number, _ in self.poll.poll(min(max(due - now, 0), 0.1) if every else 0.1):
+                if self.receive(number, under_way):
+                    del under_way[number]
+                    self.resting.append(number)
+                    took.append(time.monotonic() - began[number])
+        took.sort()
+        return {
+            "requests": len(took),
+            "seconds": now - start,
+            "p50_us": 1e6 * took[len(took) // 2],
+            "p99_us": 1e6 * took[len(took) * 99 // 100],
+            "max_us": 1e6 * took[-1],
+            "errors": {},
+        }
+
     def receive(self, number, under_way):
         """Takes what has arrived on a connection; whether its answer is whole."""
-        try:
-            data = self.streams[number].recv(1 << 18)
-        except ssl.SSLWantReadError:
-            # A ticket, or half a record.
+        data = self.arrived(number)
+        if data is None:
             return False
-        except OSError as error:
-            raise Problem(f"a connection failed: {error}") from error
-        if not data or number not in under_way:
-            raise Problem("a connection was closed, or something was said that nobody had asked for")
+        if number not in under_way:
+            raise Problem("something was said that nobody had asked for")
         if under_way[number] is None:
             head, found, body = data.partition(b"\r\n\r\n")
             length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
@@ -497,6 +592,127 @@ class Clients:
         else:
             under_way[number] -= len(data)
         return under_way[number] == 0
+
+    def arrived(self, number):
+        """The bytes that have arrived, or None if there are none for us."""
+        try:
+            data = self.streams[number].recv(1 << 18)
+        except ssl.SSLWantReadError:
+            # A ticket, or half a record.
+            return None
+        except OSError as error:
+            raise Problem(f"a connection failed: {error}") from error
+        if not data:
+            raise Problem("a connection was closed")
+        return data
+
+
+def connect(port, tls, protocol):
+    """A connection to a proxy."""
+    stream = socket.create_connection(("127.0.0.1", port), 30)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if tls:
+        stream = tls_context(protocol).wrap_socket(stream, server_hostname="load.test")
+        stream.setblocking(False)
+    return stream
+
+
+@functools.cache
+def tls_context(protocol):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols([protocol])
+    return context
+
+
+class WebSockets(Clients):
+    """Connections that each send one short message after another, the next once the last has come back."""
+
+    TEXT = b"a short message."
+    # One frame, its mask 0 (RFC 6455, 5.2), and what comes back of it.
+    MESSAGE = b"\x81" + bytes([0x80 | len(TEXT)]) + bytes(4) + TEXT
+    BACK = b"\x81" + bytes([len(TEXT)]) + TEXT
+
+    def greet(self, stream):
+        stream.setblocking(True)
+        stream.sendall(
+            b"GET /ws HTTP/1.1\r\nHost: load.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            piece = stream.recv(1)
+            if not piece:
+                raise Problem(f"no WebSocket: {head!r}")
+            head += piece
+        # The key and its proof are those of RFC 6455, 1.3.
+        if not head.startswith(b"HTTP/1.1 101 ") or b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" not in head:
+            raise Problem(f"no WebSocket: {head!r}")
+        stream.setblocking(False)
+
+    def question(self, number):
+        return self.MESSAGE
+
+    def receive(self, number, under_way):
+        data = self.arrived(number)
+        if data is None:
+            return False
+        back = (under_way[number] or b"") + data
+        if not self.BACK.startswith(back):
+            raise Problem(f"another message came back: {back!r}")
+        under_way[number] = back
+        return back == self.BACK
+
+
+class H2Clients(Clients):
+    """The same over HTTP/2: one stream at a time on each connection, and no more data than the first window has room for."""
+
+    PROTOCOL = "h2"
+    DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
+    END_STREAM, ACK, END_HEADERS = 1, 1, 4
+
+    @staticmethod
+    def frame(kind, flags, stream, payload=b""):
+        return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+    @staticmethod
+    def line(name, value):
+        """A field that both ends remember (RFC 7541, 6.2.1), its name by number."""
+        return bytes([0x40 | name, len(value)]) + value
+
+    def greet(self, stream):
+        stream.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + self.frame(self.SETTINGS, 0, 0))
+        self.heads = getattr(self, "heads", {})
+        self.rests = getattr(self, "rests", {})
+        self.heads[stream.fileno()] = -1
+        self.rests[stream.fileno()] = b""
+
+    def question(self, number):
+        self.heads[number] += 2
+        # GET, http, /; then :authority, user-agent and accept, which the table of the connection has from the second time on.
+        if self.heads[number] == 1:
+            fields = self.line(1, b"load.test") + self.line(58, b"loadtest") + self.line(19, b"*/*")
+        else:
+            fields = bytes([0x80 | 64, 0x80 | 63, 0x80 | 62])
+        return self.frame(self.HEADERS, self.END_STREAM | self.END_HEADERS, self.heads[number], b"\x82\x86\x84" + fields)
+
+    def receive(self, number, under_way):
+        data = self.arrived(number)
+        if data is None:
+            return False
+        data, done = self.rests[number] + data, False
+        while len(data) >= 9 and len(data) >= 9 + (length := int.from_bytes(data[:3], "big")):
+            kind, flags, payload, data = data[3], data[4], data[9 : 9 + length], data[9 + length :]
+            if kind == self.SETTINGS and not flags & self.ACK:
+                self.streams[number].send(self.frame(self.SETTINGS, self.ACK, 0))
+            elif kind == self.HEADERS and payload[:1] not in (b"\x88", b"\x20", b"\x3f"):
+                raise Problem(f"unexpected head {payload!r}")
+            elif kind in (self.DATA, self.HEADERS):
+                done = done or bool(flags & self.END_STREAM)
+            elif kind == self.PING or kind == self.GOAWAY or kind == 3:
+                raise Problem(f"unexpected frame of kind {kind}: {payload!r}")
+        self.rests[number] = data
+        return done
 
 
 # ---- Results.
