@@ -158,6 +158,7 @@ async fn serve(desk: Arc<Desk>, socket: OwnedFd) {
     });
     let served = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)
+        .title_case_headers(true)
         .max_buf_size(2 * OWN_PAGE_PIECE_BYTES)
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), service)
@@ -343,6 +344,10 @@ impl Desk {
             Ok(Ok(None)) => {
                 debug!("Skipping empty Configuration for provider {REST_IN_PATHS}");
                 return as_json(Page::whole("{}"));
+            }
+            // What is wrong with the text as a whole is said as in the reference.
+            Ok(Err(error)) if error.path.is_empty() => {
+                return told(StatusCode::BAD_REQUEST, &error.message);
             }
             Ok(Err(error)) => return told(StatusCode::BAD_REQUEST, &error.to_string()),
             Err(error) => {

@@ -52,10 +52,8 @@ pub fn run(global: &Global, machine: &Machine) -> Result<String, String> {
         .enable_all()
         .build()
         .map_err(|error| failed(error.to_string()))?;
-    let asked = runtime.block_on(timeout(
-        TIMEOUT,
-        ask(global, machine, &ping.entry_point, &path),
-    ));
+    let asked = async { timeout(TIMEOUT, ask(global, machine, &ping.entry_point, &path)).await };
+    let asked = runtime.block_on(asked);
     let status = asked
         .unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}")))
         .map_err(|why| failed(format!("Head {url}: {why}")))?;
