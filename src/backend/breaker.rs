@@ -456,15 +456,23 @@ impl Breaker {
         if claimed.is_err() || word.state() == State::Tripped {
             return false;
         }
-        let mut sums = vec![0; self.meters.len()];
+        // On the stack, but for expressions that nobody writes: a core does this for a request.
+        let (mut few, mut many) = ([0; METERS_USUAL], Vec::new());
+        let sums = match few.get_mut(..self.meters.len()) {
+            Some(sums) => sums,
+            None => {
+                many.resize(self.meters.len(), 0);
+                &mut many
+            }
+        };
         for shard in &self.shards {
-            shard.sum(&self.meters, word.trip(), now, &mut sums);
+            shard.sum(&self.meters, word.trip(), now, sums);
         }
-        for (kept, sum) in self.sums.iter().zip(&sums) {
+        for (kept, sum) in self.sums.iter().zip(&*sums) {
             kept.store(*sum, Ordering::Relaxed);
         }
         let tripped = Word::new(State::Tripped, word.trip() + 1, now + TRIPPED);
-        self.condition.holds(&mut |test| test.holds(&sums)) && self.enter(word, tripped)
+        self.condition.holds(&mut |test| test.holds(sums)) && self.enter(word, tripped)
     }
 }
 
@@ -499,6 +507,9 @@ impl fmt::Display for Figure {
         }
     }
 }
+
+/// Meters of most conditions: each comparison has two at most.
+const METERS_USUAL: usize = 16;
 
 /// What one core has counted: written by that core alone, with plain stores.
 ///

@@ -78,26 +78,16 @@ fn a_wrong_value_is_one_message_and_one_frontend_less() {
             .collect::<Vec<_>>()
     };
     for (at, (options, why)) in [
-        ("whiteList.sourceRange = ['10.0.0.0/33']", "whiteList: \"10.0.0.0/33\""),
-        ("whitelistSourceRange = ['x']", "whiteList: \"x\""),
-        ("redirect.entryPoint = 'nowhere'", "there is no entry point 'nowhere'"),
-        ("redirect.regex = '('", "bad regular expression"),
-        ("redirect = { regex = 'a', replacement = '{{.Secret}}' }", "'{{.Secret}}' is not one of"),
-        ("headers.customRequestHeaders = { 'a b' = 'c' }", "headers: \"a b\""),
-        ("headers.contentSecurityPolicy = \"a\\nb\"", "headers: \"Content-Security-Policy\""),
-        ("basicAuth = ['junk']", "basicAuth: error parsing Authenticator user"),
-        ("auth.basic.users = ['a:b:c']", "expected name:hash"),
-        ("auth.digest.users = ['a:b']", "expected name:realm:hash"),
-        ("auth.basic.usersFile = '/nowhere'", "/nowhere: no such file"),
-        ("auth.headerField = 'X-User'", "one of basic, digest and forward is needed"),
-        ("auth = { headerField = 'a b', basic.users = [] }", "headerField: \"a b\""),
-        ("auth.forward.address = 'ftp://a'", "auth: forward: "),
-        ("errors.e = { status = ['5xx'], backend = 'p' }", "neither a status nor a range"),
-        ("ratelimit.extractorFunc = 'x'", "unsupported limiting variable: 'x'"),
         (
-            "ratelimit = { extractorFunc = 'client.ip', rateSet.a = { period = 1, average = 0, burst = 1 } }",
-            "rateSet.a: period, average and burst must be above zero",
+            "whiteList.sourceRange = ['10.0.0.0/33']",
+            "whiteList: \"10.0.0.0/33\"",
         ),
+        ("whitelistSourceRange = ['x']", "whiteList: \"x\""),
+        (
+            "redirect.entryPoint = 'nowhere'",
+            "there is no entry point 'nowhere'",
+        ),
+        ("redirect.regex = '('", "bad regular expression"),
     ]
     .into_iter()
     .enumerate()

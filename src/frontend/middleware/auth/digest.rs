@@ -8,6 +8,7 @@
 //! thousands of nonces takes nobody's away: only a good proof is written down. Never locks.
 //! The reference's nonces are as many at once; they have no time limit either.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -153,12 +154,11 @@ impl Digest {
                 let target = scratch
                     .original_target()
                     .map_or_else(|| head.target(), |original| head.text(original));
-                let worth = self.worth(head.method(), target, &parameters)?;
-                Some((worth, parameters.username))
+                self.worth(head.method(), target, &parameters)
             });
         match worth {
             Some((Worth::Good, user)) => {
-                self.passing.apply(head, &user);
+                self.passing.apply(head, user);
                 None
             }
             Some((Worth::Stale, _)) => Some(self.challenge(", stale=true")),
@@ -166,12 +166,13 @@ impl Digest {
         }
     }
 
-    /// `None` if it is no proof at all: somebody does not know the password, or speaks another language.
-    fn worth(&self, method: &[u8], target: &[u8], said: &Parameters) -> Option<Worth> {
+    /// With the user's name. `None` if it is no proof at all: somebody does not know the password, or speaks another
+    /// language.
+    fn worth(&self, method: &[u8], target: &[u8], said: &Parameters<'_>) -> Option<(Worth, &[u8])> {
         // An unknown name takes as long as a known one.
         const NOBODY: &[u8] = b"00000000000000000000000000000000";
-        let user = self.users.get(&*said.username);
-        let proof = user.map_or(NOBODY, |proof| proof);
+        let user = self.users.get_key_value(&*said.username);
+        let proof = user.map_or(NOBODY, |(_, proof)| proof);
         let request = md5_hex(&[method, &said.uri]);
         let parts = [
             proof,
@@ -191,14 +192,15 @@ impl Digest {
         if !is_proof || !is_ours {
             return None;
         }
+        let (name, _) = user?;
         let count = std::str::from_utf8(&said.nc)
             .ok()
             .filter(|count| count.bytes().all(|byte| byte.is_ascii_hexdigit()))
             .and_then(|count| u64::from_str_radix(count, 16).ok())?;
         if !is_same(&said.opaque, &self.nonces.opaque) {
-            return Some(Worth::Stale);
+            return Some((Worth::Stale, name));
         }
-        Some(self.nonces.draw(&said.nonce, count))
+        Some((self.nonces.draw(&said.nonce, count), name))
     }
 
     fn challenge(&self, stale: &str) -> Box<Answer> {
@@ -229,86 +231,112 @@ fn md5_hex(parts: &[&[u8]]) -> [u8; 32] {
     text
 }
 
-/// What a client says of its proof. Each of them once; others are passed over.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Parameters {
-    username: Vec<u8>,
-    nonce: Vec<u8>,
-    uri: Vec<u8>,
-    response: Vec<u8>,
-    opaque: Vec<u8>,
-    qop: Vec<u8>,
-    nc: Vec<u8>,
-    cnonce: Vec<u8>,
-    algorithm: Option<Vec<u8>>,
+/// The names of parameters that have a meaning.
+const PARAMETERS: [&[u8]; 10] = [
+    b"username",
+    b"nonce",
+    b"uri",
+    b"response",
+    b"opaque",
+    b"qop",
+    b"nc",
+    b"cnonce",
+    b"algorithm",
+    b"realm",
+];
+
+/// What a client says of its proof. Borrowed from its request, but for texts with escapes.
+#[derive(Debug, PartialEq, Eq)]
+struct Parameters<'a> {
+    username: Cow<'a, [u8]>,
+    nonce: Cow<'a, [u8]>,
+    uri: Cow<'a, [u8]>,
+    response: Cow<'a, [u8]>,
+    opaque: Cow<'a, [u8]>,
+    qop: Cow<'a, [u8]>,
+    nc: Cow<'a, [u8]>,
+    cnonce: Cow<'a, [u8]>,
+    algorithm: Option<Cow<'a, [u8]>>,
 }
 
-impl Parameters {
-    /// Reads `name=token` and `name="text"`, separated by commas. `None` if it is anything else, if something is missing,
-    /// or comes twice.
-    fn parse(mut text: &[u8]) -> Option<Self> {
-        let (mut found, mut count) = (Self::default(), 0);
-        let mut seen: Vec<Vec<u8>> = Vec::new();
-        loop {
+impl<'a> Parameters<'a> {
+    /// Reads `name=token` and `name="text"`, separated by commas. `None` if it is anything else, or if something that has a
+    /// meaning is missing or comes twice; what has none is passed over.
+    fn parse(mut text: &'a [u8]) -> Option<Self> {
+        let mut found: [Option<Cow<'a, [u8]>>; PARAMETERS.len()] = Default::default();
+        for _ in 0..DIGEST_PARAMETERS_MAX {
             text = text.trim_ascii_start();
             let equals = memchr::memchr(b'=', text)?;
-            let name = text[..equals].trim_ascii().to_ascii_lowercase();
+            let name = text[..equals].trim_ascii();
             let (value, rest) = value(text[equals + 1..].trim_ascii_start())?;
-            count += 1;
-            if name.is_empty() || seen.contains(&name) || count > DIGEST_PARAMETERS_MAX {
+            if name.is_empty() {
                 return None;
             }
-            match &*name {
-                b"username" => found.username = value,
-                b"realm" if value != REALM.as_bytes() => return None,
-                b"nonce" => found.nonce = value,
-                b"uri" => found.uri = value,
-                b"response" => found.response = value,
-                b"opaque" => found.opaque = value,
-                b"qop" => found.qop = value,
-                b"nc" => found.nc = value,
-                b"cnonce" => found.cnonce = value,
-                b"algorithm" => found.algorithm = Some(value),
-                _ => {}
+            let known = PARAMETERS
+                .iter()
+                .position(|known| known.eq_ignore_ascii_case(name));
+            if let Some(at) = known
+                && found[at].replace(value).is_some()
+            {
+                return None;
             }
-            seen.push(name);
             text = rest.trim_ascii_start();
             match text.split_first() {
-                None => break,
+                None => return Self::of(found),
                 Some((b',', rest)) => text = rest,
                 Some(_) => return None,
             }
         }
-        let needed: [&[u8]; 8] = [
-            b"username",
-            b"nonce",
-            b"uri",
-            b"response",
-            b"opaque",
-            b"qop",
-            b"nc",
-            b"cnonce",
-        ];
-        needed
-            .iter()
-            .all(|name| seen.iter().any(|seen| seen == name))
-            .then_some(found)
+        None
+    }
+
+    fn of(found: [Option<Cow<'a, [u8]>>; PARAMETERS.len()]) -> Option<Self> {
+        let [
+            username,
+            nonce,
+            uri,
+            response,
+            opaque,
+            qop,
+            nc,
+            cnonce,
+            algorithm,
+            realm,
+        ] = found;
+        if realm.is_some_and(|realm| *realm != *REALM.as_bytes()) {
+            return None;
+        }
+        Some(Self {
+            username: username?,
+            nonce: nonce?,
+            uri: uri?,
+            response: response?,
+            opaque: opaque?,
+            qop: qop?,
+            nc: nc?,
+            cnonce: cnonce?,
+            algorithm,
+        })
     }
 }
 
 /// A token, or a text in quotes with its escapes undone, and what follows it.
-fn value(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+fn value(text: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
     let Some(quoted) = text.strip_prefix(b"\"") else {
         let end = memchr::memchr2(b',', b' ', text).unwrap_or(text.len());
         let (token, rest) = text.split_at(end);
         let is_token = !token.is_empty() && !token.contains(&b'"');
-        return is_token.then(|| (token.to_vec(), rest));
+        return is_token.then_some((Cow::Borrowed(token), rest));
     };
+    let plain = memchr::memchr2(b'"', b'\\', quoted)?;
+    if quoted[plain] == b'"' {
+        return Some((Cow::Borrowed(&quoted[..plain]), &quoted[plain + 1..]));
+    }
     let mut value = Vec::new();
     let mut bytes = quoted.iter().enumerate();
     loop {
         match bytes.next()? {
-            (at, b'"') => return Some((value, &quoted[at + 1..])),
+            (at, b'"') => return Some((Cow::Owned(value), &quoted[at + 1..])),
             (_, b'\\') => value.push(*bytes.next()?.1),
             (_, byte) => value.push(*byte),
         }
