@@ -825,15 +825,20 @@ impl Kept for Held {
     fn release(&self) -> Answer<'_, ()> {
         Box::pin(async move {
             let question = LeaseRevokeRequest { id: self.lease };
-            self.store
+            let revoked = self
+                .store
                 .ask::<_, LeaseRevokeResponse>(
                     path::REVOKE,
                     question,
                     Effect::Writes,
                     REQUEST_TIMEOUT,
                 )
-                .await
-                .map(drop)
+                .await;
+            match revoked {
+                // It had ended by itself.
+                Err(Error::Protocol(text)) if text.contains("lease not found") => Ok(()),
+                revoked => revoked.map(drop),
+            }
         })
     }
 
