@@ -162,6 +162,8 @@ impl Stream {
         if let Some(mut handles) = self.handles.take() {
             handles.reset(reason);
         }
+        // Nobody waits for anything any more: whoever looks for the client must see that.
+        self.gone.set(true);
     }
 
     /// Sends the head of the final answer. `ends` if nothing follows.
