@@ -363,3 +363,54 @@ const _: () = assert!(
 
 /// Of an answer of a certificate authority, of which a chain is the longest.
 pub const ACME_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// The account of a fleet with its certificates, unpacked. Every store refuses it long before: the widest takes 8 MiB.
+pub const ACME_OBJECT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// How long the store keeps the lock on that account whose holder is not heard of any more; as Traefik 1.7.
+pub const ACME_LOCK_TTL: Duration = Duration::from_secs(20);
+
+/// How long a change of it waits for another node's: longer than a dead one can hold the lock, which Consul may keep for
+/// twice its time.
+pub const ACME_LOCK_WAIT: Duration = Duration::from_secs(60);
+
+const _: () = assert!(ACME_LOCK_WAIT.as_secs() > 2 * ACME_LOCK_TTL.as_secs());
+
+/// From the moment when a node of a fleet answers with what proves a name until the authority is told to ask: it may ask any
+/// other node, which the store tells at once and which needs a few milliseconds to serve it.
+pub const ACME_SPREAD: Duration = Duration::from_secs(2);
+
+/// For an answer of a name server, and how often it is asked over UDP, which loses some.
+pub const ACME_DNS_TIMEOUT: Duration = Duration::from_secs(3);
+pub const ACME_DNS_TRIES: usize = 2;
+
+/// How long a record may need until every name server of its zone shows it, unless a variable says otherwise, and how often
+/// they are asked meanwhile; as Traefik 1.7.
+pub const ACME_DNS_WAIT: Duration = Duration::from_secs(60);
+pub const ACME_DNS_POLL: Duration = Duration::from_secs(2);
+
+/// For a program that makes a record, and how many characters of what it says are passed on.
+pub const ACME_PROGRAM_TIME: Duration = Duration::from_secs(60);
+pub const ACME_PROGRAM_SAID_MAX: usize = 2048;
+
+/// For the answer of a service that makes a record.
+pub const ACME_SERVICE_TIME: Duration = Duration::from_secs(30);
+
+/// How long an authority can make an order wait that it refused; it counts by the hour, the day and the week.
+pub const ACME_PAUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// For each answer of a certificate authority.
+pub const ACME_AUTHORITY_TIME: Duration = Duration::from_secs(30);
+
+/// How soon an authority is asked again when it wants a certificate renewed, whatever it says (RFC 9773 4.3).
+pub const ACME_ADVICE_SHORTEST: Duration = Duration::from_secs(60 * 60);
+pub const ACME_ADVICE_LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How many names that clients asked for in handshakes are ordered in any hour, and how long one is left alone that could
+/// not be had. Let's Encrypt counts failures of a name by the hour.
+pub const ACME_ASKED_PER_HOUR: usize = 20;
+pub const ACME_ASKED_WINDOW: Duration = Duration::from_secs(60 * 60);
+pub const ACME_ASKED_AGAIN: Duration = Duration::from_secs(60 * 60);
+
+/// Names that were asked for in handshakes and that control has not looked at yet; more are forgotten.
+pub const ACME_ASKED_WAITING: usize = 64;

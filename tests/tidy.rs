@@ -21,7 +21,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("mailbox", &["snapshot", "http"]),
     ("store", &["config", "tls"]),
     ("provider", &["config", "store"]),
-    ("acme", &["config", "tls"]),
+    ("acme", &["config", "store", "tls"]),
     ("api", &["config", "snapshot"]),
     (
         "compile",

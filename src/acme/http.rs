@@ -5,17 +5,27 @@
 use std::env;
 use std::fs;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderValue, USER_AGENT};
-use http::{Request, Response};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client as HyperClient, Error as ClientError};
 use hyper_util::rt::TokioExecutor;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use serde_json::Value;
+use tokio::time::timeout;
+use tracing::info;
 
-use crate::limits::ACME_ANSWER_BYTES_MAX;
+use crate::limits::{
+    ACME_ANSWER_BYTES_MAX, ACME_AUTHORITY_TIME, ACME_PAUSE_MAX, ACME_SERVICE_TIME,
+};
 use crate::tls::{self, Authorities, Trust};
 
 /// A file with certificates that are believed instead of the system's (spec acme 1).
@@ -23,12 +33,18 @@ const CA_VARIABLE: &str = "LEGO_CA_CERTIFICATES";
 
 /// Asks the authority.
 #[derive(Clone)]
-pub(super) struct Http(HyperClient<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>);
+pub(super) struct Http {
+    client: HyperClient<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
+    /// Each request to the authority is logged.
+    is_logged: bool,
+    /// For how many seconds the authority wants to be left alone, as it said last (RFC 8555 6.6).
+    pause: Arc<AtomicU64>,
+}
 
 impl Http {
     /// # Errors
     /// The file of the variable cannot be used.
-    pub(super) fn new() -> Result<Self, String> {
+    pub(super) fn new(is_logged: bool) -> Result<Self, String> {
         let mut authorities = Authorities::default();
         match env::var(CA_VARIABLE) {
             Ok(path) if !path.is_empty() => {
@@ -46,10 +62,64 @@ impl Http {
             .https_or_http()
             .enable_http1()
             .build();
-        Ok(Self(
-            HyperClient::builder(TokioExecutor::new()).build(connector),
-        ))
+        Ok(Self {
+            client: HyperClient::builder(TokioExecutor::new()).build(connector),
+            is_logged,
+            pause: Arc::default(),
+        })
     }
+
+    /// For how long the authority wants to be left alone, if it said so since the last call; at most
+    /// `ACME_PAUSE_MAX`.
+    pub(super) fn take_pause(&self) -> Duration {
+        Duration::from_secs(self.pause.swap(0, Ordering::Relaxed)).min(ACME_PAUSE_MAX)
+    }
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Http")
+    }
+}
+
+impl Http {
+    /// Posts JSON to a service that is not the authority, and cares for nothing but its status.
+    ///
+    /// # Errors
+    /// A sentence: it is not reached in time, or refuses.
+    pub(super) async fn post(
+        &self,
+        url: &str,
+        authorization: Option<&str>,
+        body: &Value,
+    ) -> Result<(), String> {
+        let failed = |error: &dyn std::fmt::Display| format!("{url}: {error}");
+        let mut request = Request::post(url).header(CONTENT_TYPE, "application/json");
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let body = BodyWrapper::from(body.to_string().into_bytes());
+        let request = request.body(body).map_err(|error| failed(&error))?;
+        let answer = timeout(ACME_SERVICE_TIME, self.client.request(request)).await;
+        let answer = answer
+            .map_err(|_| failed(&format!("no answer within {ACME_SERVICE_TIME:?}")))?
+            .map_err(|error| failed(&causes(&error)))?;
+        if answer.status().is_success() {
+            return Ok(());
+        }
+        Err(failed(&format!("it answers {}", answer.status())))
+    }
+}
+
+/// What a client says, and why: it says little by itself.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
 }
 
 impl HttpClient for Http {
@@ -61,14 +131,40 @@ impl HttpClient for Http {
         request
             .headers_mut()
             .insert(USER_AGENT, HeaderValue::from_static(agent));
-        let answer = self.0.request(request);
+        let asked = format!("{} {}", request.method(), request.uri());
+        let (is_logged, pause) = (self.is_logged, Arc::clone(&self.pause));
+        let answer = answered(self.client.request(request));
         Box::pin(async move {
-            let (parts, body) = answer
+            let answer = timeout(ACME_AUTHORITY_TIME, answer)
                 .await
-                .map_err(|error| Error::Other(Box::new(error)))?
-                .into_parts();
-            let body = http_body_util::Limited::new(body, ACME_ANSWER_BYTES_MAX);
-            Ok(BytesResponse::from(Response::from_parts(parts, body)))
+                .unwrap_or_else(|_| Err(format!("no answer within {ACME_AUTHORITY_TIME:?}")));
+            if is_logged {
+                // The beginning that 1.7 gives these lines.
+                match &answer {
+                    Ok(answer) => info!("legolog: {asked}: {}", answer.status()),
+                    Err(why) => info!("legolog: {asked}: {why}"),
+                }
+            }
+            let answer = answer.map_err(|why| Error::Other(format!("{asked}: {why}").into()))?;
+            if matches!(
+                answer.status(),
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+            ) {
+                let after = answer.headers().get(RETRY_AFTER);
+                let seconds = after.and_then(|after| after.to_str().ok()?.parse().ok());
+                pause.store(seconds.unwrap_or(0), Ordering::Relaxed);
+            }
+            Ok(BytesResponse::from(answer))
         })
     }
+}
+
+/// The answer with its whole body.
+async fn answered(
+    answer: impl Future<Output = Result<Response<Incoming>, ClientError>>,
+) -> Result<Response<Full<Bytes>>, String> {
+    let (parts, body) = answer.await.map_err(|error| causes(&error))?.into_parts();
+    let body = Limited::new(body, ACME_ANSWER_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| error.to_string())?.to_bytes();
+    Ok(Response::from_parts(parts, Full::new(body)))
 }

@@ -1,19 +1,26 @@
 //! Certificates obtained and renewed by themselves (RFC 8555; spec acme).
 //!
-//! Owns the account, the orders and the renewals, one order at a time, and the file they are kept in. What is issued goes
-//! to the control loop as the configuration of a provider, what proves a name as [`Challenges`], which every core serves
-//! before the authority is told. Never touches a client's bytes, never logs a key.
-//! Read next: `plan.rs` (what is ordered), `order.rs` (how), `storage.rs` (what is kept).
+//! Owns the account, the orders and the renewals, one order at a time, and where they are kept: a file of one node, or an
+//! object in the store of a fleet, of which one node orders. What is issued goes to the control loop as the configuration of
+//! a provider, what proves a name as [`Challenges`], which every core serves before the authority is told.
+//! Never touches a client's bytes, never logs a key.
+//! Read next: `plan.rs` (what is ordered), `order.rs` (how), `kept.rs` (where everything is kept).
 
+mod advice;
+mod dns;
 mod http;
+mod kept;
 mod key;
+mod object;
+mod on_demand;
 mod order;
 mod plan;
+mod shared;
 mod storage;
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fmt::Display;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use instant_acme::NewAccount;
@@ -24,14 +31,26 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
+use self::advice::Advice;
+use self::dns::{Dns, Environment};
 use self::http::Http;
+use self::kept::Kept;
 use self::key::KeyType;
-use self::order::Proof;
-use self::storage::{Account, Storage, Stored};
+use self::on_demand::OnDemand;
+use self::order::Way;
+use self::storage::{Account, Stored};
 use crate::config::acme::Acme;
 use crate::config::dynamic::{Certificate, TlsEntry};
 use crate::config::{Dynamic, Place};
+use crate::limits::ACME_ASKED_AGAIN;
+use crate::store::backoff::Backoff;
 use crate::tls;
+
+pub use self::shared::Fleet;
+
+/// What an authority says that has forgotten a number it gave out (RFC 8555 6.5); the library asks for a new one twice.
+const BAD_NONCE: &str = "urn:ietf:params:acme:error:badNonce";
+const ORDER_TRIES: u32 = 3;
 
 /// What proves names while they are being ordered.
 #[derive(Clone, Debug, Default)]
@@ -43,8 +62,50 @@ pub struct Challenges {
 }
 
 impl Challenges {
-    pub fn is_empty(&self) -> bool {
-        self.http.is_empty() && self.tls.is_empty()
+    /// One that cannot be used is left out: another node may have written it.
+    fn new(proofs: &[Proof]) -> Self {
+        let mut challenges = Self::default();
+        for Proof { name, proved } in proofs {
+            match proved {
+                Proved::Http { token, answer } => {
+                    challenges.http.insert(token.clone(), answer.clone());
+                }
+                Proved::Tls { chain, key } => {
+                    match tls::Certificate::proving(name, chain.as_bytes(), key.as_bytes()) {
+                        Ok(certificate) => challenges.tls.push(certificate),
+                        Err(why) => warn!("ACME: what is to prove {name} cannot be used: {why}"),
+                    }
+                }
+            }
+        }
+        challenges
+    }
+}
+
+/// What proves one name, in a form that nodes can tell each other.
+#[derive(Clone, PartialEq, Eq)]
+struct Proof {
+    name: String,
+    proved: Proved,
+}
+
+/// How.
+#[derive(Clone, PartialEq, Eq)]
+enum Proved {
+    Http {
+        token: String,
+        answer: String,
+    },
+    /// PEM, as `tls::Certificate::proof` makes it.
+    Tls {
+        chain: String,
+        key: String,
+    },
+}
+
+impl std::fmt::Debug for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Proof({})", self.name)
     }
 }
 
@@ -72,8 +133,13 @@ pub struct Links {
     pub challenges: mpsc::Sender<Publication>,
     /// `None` until there is a configuration.
     pub names: watch::Receiver<Option<Names>>,
+    /// `None`: this node is alone, and `acme.storage` a file.
+    pub fleet: Option<Fleet>,
+    /// Names that rules take and clients ask for, which have no certificate. Lower case.
+    pub asked: mpsc::Receiver<String>,
 }
 
+#[derive(Clone)]
 struct Publish {
     challenges: mpsc::Sender<Publication>,
 }
@@ -100,14 +166,24 @@ pub async fn run(options: Acme, links: Links) {
 
 struct Worker {
     options: Acme,
-    links: Links,
-    publish: Publish,
-    storage: Storage,
+    names: watch::Receiver<Option<Names>>,
+    asked: mpsc::Receiver<String>,
+    on_demand: OnDemand,
+    kept: Kept,
+    /// Certificates that could not be stored yet. They were paid for in the authority's limits, so they are not lost.
+    unsaved: Vec<Stored>,
+    /// What is kept cannot be read or written now: when it is tried again.
+    stuck_until: Option<Instant>,
+    backoff: Backoff,
     domains: Vec<Vec<String>>,
+    /// Of new keys, unless the account says otherwise.
     key_type: KeyType,
-    proof: Proof,
+    way: Way,
+    /// In the zones of names that are being ordered.
+    records: Vec<dns::Record>,
     http: Http,
-    account: Option<instant_acme::Account>,
+    account: Option<(Account, instant_acme::Account)>,
+    advice: Advice,
     /// Orders that failed: how often in a row, and when they are tried again.
     failed: BTreeMap<Vec<String>, (u32, Instant)>,
 }
@@ -120,73 +196,120 @@ impl Worker {
                     .to_owned(),
             );
         }
-        let proof = proof(&options)?;
-        let (storage, told) = Storage::open(Path::new(&options.storage), wall_clock())?;
-        if let Some(told) = told {
-            error!("{told}");
-        }
-        let (domains, said) = plan::domains(&options.domains, false);
+        // What was issued before serves, whatever else is wrong.
+        let kept = Kept::open(&options, links.fleet, links.issued, links.challenges)?;
+        let http = Http::new(options.acme_logging)?;
+        let way = way(&options, &http)?;
+        let (domains, said) = plan::domains(&options.domains, matches!(way, Way::Dns(_)));
         for said in said {
             warn!("acme.domains: {said}");
         }
-        let wanted = storage.key_type().unwrap_or(&options.key_type);
-        let key_type = KeyType::named(wanted).unwrap_or_else(|| {
+        let key_type = KeyType::named(&options.key_type).unwrap_or_else(|| {
+            let wanted = &options.key_type;
             info!("acme.keyType: {wanted:?} cannot be made, RSA4096 is taken instead");
             KeyType::Rsa4096
         });
-        let publish = Publish {
-            challenges: links.challenges.clone(),
-        };
         Ok(Self {
-            http: Http::new()?,
+            http,
             options,
-            links,
-            publish,
-            storage,
+            names: links.names,
+            asked: links.asked,
+            on_demand: OnDemand::default(),
+            kept,
+            unsaved: Vec::new(),
+            stuck_until: None,
+            backoff: Backoff::default(),
             domains,
             key_type,
-            proof,
+            way,
+            records: Vec::new(),
             account: None,
+            advice: Advice::default(),
             failed: BTreeMap::new(),
         })
     }
 
     async fn run(mut self) {
-        self.tell_issued().await;
+        self.kept.tell_issued().await;
         // Orders are made when it is known which certificates the configuration has itself.
-        while self.links.names.borrow_and_update().is_none() {
-            if self.links.names.changed().await.is_err() {
+        while self.names.borrow_and_update().is_none() {
+            if self.names.changed().await.is_err() {
                 return;
             }
         }
         loop {
-            for names in self.due() {
+            self.kept.until_leading().await;
+            while let Some(names) = self.next_order().await {
                 self.obtain(names).await;
             }
             let next = self.next_look();
             tokio::select! {
-                changed = self.links.names.changed() => if changed.is_err() {
+                changed = self.names.changed() => if changed.is_err() {
                     return;
+                },
+                Some(name) = self.asked.recv() => if plan::is_orderable(&name) {
+                    self.on_demand.ask(name, Instant::now());
                 },
                 () = sleep_until(next) => {}
             }
         }
     }
 
-    /// What is to be ordered now: what is missing, then what is to be renewed.
+    /// What is to be ordered now, of all that is missing or to be renewed. `None` if nothing is, or nothing can be.
+    async fn next_order(&mut self) -> Option<Vec<String>> {
+        if !self.kept.leads() {
+            return None;
+        }
+        let ready = self.kept.ready(&self.unsaved).await;
+        if let Err(why) = ready {
+            let pause = self.backoff.pause();
+            error!("ACME: {why}; trying again in {pause:?}");
+            self.stuck_until = Some(Instant::now() + pause);
+            return None;
+        }
+        if !self.unsaved.is_empty() {
+            info!("ACME: what was issued is stored now");
+        }
+        self.unsaved.clear();
+        self.stuck_until = None;
+        self.backoff.reset();
+        self.ask_advice().await;
+        self.due().into_iter().next()
+    }
+
+    /// Asks the authority when it wants certificates renewed, once there is an account with it.
+    async fn ask_advice(&mut self) {
+        let certificates = self.kept.certificates();
+        if self.kept.account().is_none() || !self.advice.is_due(&certificates) {
+            return;
+        }
+        match self.account().await {
+            Ok(account) => self.advice.ask(&account, &certificates).await,
+            // The next order says so.
+            Err(why) => debug!("ACME: no advice: {why}"),
+        }
+    }
+
+    /// When a certificate is to be renewed, as the authority wants it, else by its lifetime. `None` if it cannot be read,
+    /// which is as good as over.
+    fn renewal(&self, certificate: &Stored) -> Option<SystemTime> {
+        let (not_before, not_after) = tls::lifetime(certificate.chain.as_bytes())?;
+        let advised = self.advice.renewal(certificate);
+        Some(match advised.filter(|advised| *advised < not_after) {
+            Some(advised) => advised,
+            None => plan::renewal(not_before, not_after),
+        })
+    }
+
+    /// What is missing, after what is to be renewed.
     fn due(&mut self) -> Vec<Vec<String>> {
-        let names = self
-            .links
-            .names
-            .borrow_and_update()
-            .clone()
-            .unwrap_or_default();
-        let stored = self.storage.certificates();
+        let names = self.names.borrow_and_update().clone().unwrap_or_default();
+        let stored = self.kept.certificates();
         let mut known: Vec<String> = names.covered;
         let mut orders: Vec<Vec<String>> = Vec::new();
         let (now, at) = (wall_clock(), Instant::now());
         for certificate in &stored {
-            if renewal(certificate).is_none_or(|due| due <= now) {
+            if self.renewal(certificate).is_none_or(|due| due <= now) {
                 orders.push(certificate.names.clone());
             }
             known.extend(certificate.names.iter().cloned());
@@ -198,6 +321,9 @@ impl Worker {
             let rules = plan::missing(&names.rules, &known);
             orders.extend(rules.into_iter().map(<[String]>::to_vec));
         }
+        let is_covered = |name: &str| known.iter().any(|known| plan::covers(known, name));
+        self.on_demand.forget(is_covered);
+        orders.extend(self.on_demand.wanted().map(|name| vec![name.clone()]));
         self.failed.retain(|names, _| orders.contains(names));
         orders.retain(|names| self.failed.get(names).is_none_or(|(_, again)| *again <= at));
         orders
@@ -205,16 +331,20 @@ impl Worker {
 
     /// When to look again though the configuration has not changed.
     fn next_look(&self) -> Instant {
+        if let Some(until) = self.stuck_until {
+            return until;
+        }
         let (now, at) = (wall_clock(), Instant::now());
-        let stored = self.storage.certificates();
+        let stored = self.kept.certificates();
         let renewals = stored
             .iter()
             .filter(|certificate| !self.failed.contains_key(&certificate.names))
-            .filter_map(renewal)
+            .filter_map(|certificate| self.renewal(certificate))
             .map(|due| at + due.duration_since(now).unwrap_or_default());
         let again = self.failed.values().map(|(_, again)| *again);
         renewals
             .chain(again)
+            .chain(self.advice.next())
             .fold(at + plan::LOOK_INTERVAL, Instant::min)
     }
 
@@ -222,23 +352,61 @@ impl Worker {
     async fn obtain(&mut self, names: Vec<String>) {
         let list = names.join(",");
         info!("ACME: ordering a certificate for {list}");
-        match self.ordered(&names).await {
-            Ok(certificate) => {
+        let lost = self.kept.until_lost();
+        let ordered = tokio::select! {
+            biased;
+            () = lost => None,
+            ordered = self.ordered_at_last(&names) => Some(ordered),
+        };
+        if let Way::Dns(dns) = &self.way {
+            for record in self.records.drain(..) {
+                dns.clean_up(&record).await;
+            }
+        }
+        match ordered {
+            None => info!(
+                "ACME: this node does not lead any more; the order for {list} is left to the one that does"
+            ),
+            Some(Ok(certificate)) => {
                 self.failed.remove(&names);
                 info!("ACME: there is a certificate for {list}");
-                self.storage.put(&certificate);
-                self.save();
-                self.tell_issued().await;
+                let account = self.account.as_ref().map(|(account, _)| account);
+                if let Err(why) = self.kept.put(&certificate, account).await {
+                    error!(
+                        "ACME: the certificate for {list} cannot be stored: {why}; it is kept in memory until it can be"
+                    );
+                    self.unsaved.push(certificate);
+                }
             }
-            Err(why) => {
+            Some(Err(why)) if self.on_demand.fail(&names, Instant::now()) => {
+                error!(
+                    "ACME: unable to obtain a certificate for {list}, which a client asked for: {why}; not tried again within {}",
+                    humantime(ACME_ASKED_AGAIN)
+                );
+                self.kept.hide().await;
+            }
+            Some(Err(why)) => {
                 let failures = self.failed.get(&names).map_or(0, |(failures, _)| *failures) + 1;
-                let again = plan::again_after(failures);
+                // An authority that says when is believed.
+                let again = plan::again_after(failures).max(self.http.take_pause());
                 error!(
                     "ACME: unable to obtain a certificate for {list}: {why}; trying again in {}",
                     humantime(again)
                 );
                 self.failed
                     .insert(names, (failures, Instant::now() + again));
+                self.kept.hide().await;
+            }
+        }
+    }
+
+    /// Begins again where nothing is wrong but the authority's memory.
+    async fn ordered_at_last(&mut self, names: &[String]) -> Result<Stored, String> {
+        let mut tries = 1;
+        loop {
+            match self.ordered(names).await {
+                Err(why) if why.contains(BAD_NONCE) && tries < ORDER_TRIES => tries += 1,
+                ended => return ended,
             }
         }
     }
@@ -246,19 +414,26 @@ impl Worker {
     async fn ordered(&mut self, names: &[String]) -> Result<Stored, String> {
         let account = self.account().await?;
         let old = self
-            .storage
+            .kept
             .certificates()
             .into_iter()
             .find(|old| old.names == names);
+        // One that was refused is ordered as a new one: the authority may know nothing of the old one.
+        let replaces = old
+            .as_ref()
+            .filter(|_| !self.failed.contains_key(names))
+            .and_then(|old| self.advice.replaces(old));
         let key = match old {
             // As 1.7 does: a renewed certificate keeps its key.
             Some(old) => key::from_pem(&old.key)?,
             None => {
-                let kind = self.key_type;
+                let kept = self.kept.key_type().and_then(KeyType::named);
+                let kind = kept.unwrap_or(self.key_type);
                 blocking(move || kind.generate().map_err(said)).await?
             }
         };
-        let chain = order::order(&account, names, &key, self.proof, &self.publish)
+        let (kept, records) = (&mut self.kept, &mut self.records);
+        let chain = order::order(&account, names, replaces, &key, &self.way, kept, records)
             .await
             .map_err(said)?;
         stored(names, chain, &key)
@@ -266,16 +441,17 @@ impl Worker {
 
     /// The account with the authority, registered the first time that it is needed.
     async fn account(&mut self) -> Result<instant_acme::Account, String> {
-        if let Some(account) = &self.account {
+        if let Some((_, account)) = &self.account {
             return Ok(account.clone());
         }
         let directory = directory(&self.options.ca_server);
         let builder = instant_acme::Account::builder_with_http(Box::new(self.http.clone()));
-        let account = match self.storage.account() {
-            Some(known) if known.directory == directory => builder
-                .from_parts(known.uri, PrivatePkcs8KeyDer::from(known.key), directory)
-                .await
-                .map_err(said)?,
+        let (kept, account) = match self.kept.account() {
+            Some(known) if known.directory == directory => {
+                let key = PrivatePkcs8KeyDer::from(known.key.clone());
+                let account = builder.from_parts(known.uri.clone(), key, directory).await;
+                (known, account.map_err(said)?)
+            }
             known => {
                 if known.is_some() {
                     info!(
@@ -298,71 +474,68 @@ impl Worker {
                     .await
                     .map_err(said)?;
                 info!("ACME: registered an account with {directory}");
-                self.storage.set_account(&Account {
+                let registered = Account {
                     uri: account.id().to_owned(),
                     directory,
                     key: credentials.private_key().secret_pkcs8_der().to_vec(),
-                });
-                self.save();
-                account
+                };
+                self.kept.set_account(&registered).await?;
+                (registered, account)
             }
         };
-        self.account = Some(account.clone());
+        self.account = Some((kept, account.clone()));
         Ok(account)
-    }
-
-    /// A file that cannot be written now is written whole the next time.
-    fn save(&self) {
-        if let Err(error) = self.storage.save() {
-            error!(
-                "ACME: {} cannot be written: {error}; what was issued serves from memory",
-                self.options.storage
-            );
-        }
-    }
-
-    async fn tell_issued(&self) {
-        let certificates = self.storage.certificates();
-        let tls = certificates.into_iter().map(|stored| TlsEntry {
-            place: Place::Default,
-            entry_points: vec![self.options.entry_point.clone()],
-            certificate: Certificate {
-                cert_file: stored.chain,
-                key_file: stored.key,
-            },
-        });
-        let dynamic = Dynamic {
-            tls: tls.collect(),
-            ..Dynamic::default()
-        };
-        if self.links.issued.send(dynamic).await.is_err() {
-            debug!("ACME: nobody takes certificates any more");
-        }
     }
 }
 
-/// Which way of proving names was chosen, if several were: TLS goes before HTTP.
-fn proof(options: &Acme) -> Result<Proof, String> {
-    if options.dns_challenge.is_some() || !options.dns_provider.is_empty() {
-        return Err(
-            "acme.dnsChallenge is not supported yet: use acme.httpChallenge or acme.tlsChallenge"
-                .to_owned(),
+/// The configuration that serves certificates on an entry point.
+fn tls_of(certificates: &[Stored], entry_point: &str) -> Dynamic {
+    let tls = certificates.iter().map(|stored| TlsEntry {
+        place: Place::Default,
+        entry_points: vec![entry_point.to_owned()],
+        certificate: Certificate {
+            cert_file: stored.chain.clone(),
+            key_file: stored.key.clone(),
+        },
+    });
+    Dynamic {
+        tls: tls.collect(),
+        ..Dynamic::default()
+    }
+}
+
+/// Which way of proving names was chosen; if several were, DNS goes before the others, and TLS before HTTP.
+fn way(options: &Acme, http: &Http) -> Result<Way, String> {
+    let has_dns = options.dns_challenge.is_some() || !options.dns_provider.is_empty();
+    let two = |one: &str, other: &str| {
+        warn!(
+            "Unable to use {one} challenge and {other} challenge at the same time. Fallback to {other} challenge."
         );
-    }
-    match (&options.tls_challenge, &options.http_challenge) {
-        (Some(_), http) => {
-            if http.is_some() {
-                warn!(
-                    "Unable to use HTTP challenge and TLS challenge at the same time. Fallback to TLS challenge."
-                );
-            }
-            Ok(Proof::Tls)
+    };
+    let (has_tls, has_http) = (
+        options.tls_challenge.is_some(),
+        options.http_challenge.is_some(),
+    );
+    if has_dns {
+        if has_http {
+            two("HTTP", "DNS");
         }
-        (None, Some(_)) => Ok(Proof::Http),
-        (None, None) => Err(
-            "ACME challenge not specified, please select TLS or HTTP or DNS Challenge".to_owned(),
-        ),
+        if has_tls {
+            two("TLS", "DNS");
+        }
+        let variable = |name: &str| env::var(name).ok();
+        return Dns::new(options, http, &Environment(&variable)).map(|dns| Way::Dns(Box::new(dns)));
     }
+    if has_tls {
+        if has_http {
+            two("HTTP", "TLS");
+        }
+        return Ok(Way::Tls);
+    }
+    if has_http {
+        return Ok(Way::Http);
+    }
+    Err("ACME challenge not specified, please select TLS or HTTP or DNS Challenge".to_owned())
 }
 
 /// The directory of the first version of the protocol is gone: its name stands for that of the second.
@@ -377,12 +550,6 @@ fn directory(written: &str) -> String {
         return "https://acme-staging-v02.api.letsencrypt.org/directory".to_owned();
     }
     written.to_owned()
-}
-
-/// `None` if it cannot be read, which is as good as over.
-fn renewal(certificate: &Stored) -> Option<SystemTime> {
-    let (not_before, not_after) = tls::lifetime(certificate.chain.as_bytes())?;
-    Some(plan::renewal(not_before, not_after))
 }
 
 fn stored(names: &[String], chain: String, key: &KeyPair) -> Result<Stored, String> {
@@ -410,8 +577,16 @@ fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
+/// What is wrong, and what an operator might not think of.
 fn said(error: impl Display) -> String {
-    error.to_string()
+    let text = error.to_string();
+    let is_clock = ["certificate expired", "certificate not valid yet"]
+        .iter()
+        .any(|hint| text.contains(hint));
+    if is_clock {
+        return format!("{text} (is the clock of this machine right?)");
+    }
+    text
 }
 
 fn humantime(duration: Duration) -> String {
@@ -441,10 +616,17 @@ mod tests {
             dns_challenge: Some(DnsChallenge::default()),
             ..both.clone()
         };
-        assert_eq!(proof(&http), Ok(Proof::Http));
-        assert_eq!(proof(&both), Ok(Proof::Tls));
-        assert!(proof(&none).is_err());
-        assert!(proof(&dns).is_err());
+        let client = Http::new(false).expect("the system has authorities");
+        let chosen = |options: &Acme| match way(options, &client) {
+            Ok(Way::Http) => "http".to_owned(),
+            Ok(Way::Tls) => "tls".to_owned(),
+            Ok(Way::Dns(_)) => "dns".to_owned(),
+            Err(why) => why,
+        };
+        assert_eq!(chosen(&http), "http");
+        assert_eq!(chosen(&both), "tls");
+        assert!(chosen(&none).starts_with("ACME challenge not specified"));
+        assert!(chosen(&dns).starts_with("acme.dnsChallenge.provider is missing"));
     }
 
     #[test]

@@ -81,6 +81,23 @@ pub(super) fn covers(known: &str, name: &str) -> bool {
     }
 }
 
+/// Whether an authority could issue a certificate for it: a host name with a dot (RFC 1123 2.1), no address, no wildcard.
+pub(super) fn is_orderable(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    let last = name.rsplit('.').next().unwrap_or_default();
+    name.len() <= 253
+        && name.contains('.')
+        && name.split('.').all(is_label)
+        && last.bytes().any(|byte| byte.is_ascii_alphabetic())
+}
+
 /// When a certificate of this lifetime is to be renewed.
 pub(super) fn renewal(not_before: SystemTime, not_after: SystemTime) -> SystemTime {
     let lifetime = not_after.duration_since(not_before).unwrap_or_default();
@@ -165,6 +182,19 @@ mod tests {
             &[&["a.test"], &["b.test", "a.test"]],
         );
         check_missing(&[], &[], &[]);
+    }
+
+    #[test]
+    fn only_host_names_are_ordered() {
+        for name in ["a.test", "a-b.c1.test", "xn--bcher-kva.example"] {
+            assert!(is_orderable(name), "{name}");
+        }
+        let long = format!("{}.test", "a".repeat(64));
+        for name in [
+            "", "test", "*.test", "10.0.0.1", "a..test", ".test", "a_b.test", "-a.test", &long,
+        ] {
+            assert!(!is_orderable(name), "{name}");
+        }
     }
 
     #[test]

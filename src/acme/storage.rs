@@ -141,27 +141,17 @@ impl Storage {
     }
 
     pub(super) fn account(&self) -> Option<Account> {
-        let account = self.document.get(OWN_ACCOUNT)?;
-        Some(Account {
-            uri: account.get("Uri")?.as_str()?.to_owned(),
-            directory: account.get("Directory")?.as_str()?.to_owned(),
-            key: decoded(account.get("PrivateKey")?)?,
-        })
+        account(&self.document)
     }
 
     pub(super) fn set_account(&mut self, account: &Account) {
-        let account = json!({
-            "Uri": account.uri,
-            "Directory": account.directory,
-            "PrivateKey": BASE64_STANDARD.encode(&account.key),
-        });
-        self.document.insert(OWN_ACCOUNT.to_owned(), account);
+        set_account(&mut self.document, account);
     }
 
     /// Those that have content.
     pub(super) fn certificates(&self) -> Vec<Stored> {
         let all = self.document.get("Certificates").and_then(Value::as_array);
-        all.into_iter().flatten().filter_map(stored).collect()
+        all.into_iter().flatten().filter_map(entry_stored).collect()
     }
 
     /// Adds a certificate, or puts it in the place of the one for the same names.
@@ -186,7 +176,7 @@ impl Storage {
         };
         match all
             .iter_mut()
-            .find(|old| stored(old).is_some_and(|old| old.names == new.names))
+            .find(|old| entry_stored(old).is_some_and(|old| old.names == new.names))
         {
             Some(old) => *old = entry,
             None => all.push(entry),
@@ -194,13 +184,21 @@ impl Storage {
     }
 }
 
-fn stored(entry: &Value) -> Option<Stored> {
-    let domain = entry.get("Domain")?;
+fn entry_stored(entry: &Value) -> Option<Stored> {
+    stored(
+        entry.get("Domain")?,
+        entry.get("Certificate")?,
+        entry.get("Key")?,
+    )
+}
+
+/// A certificate from its names, as 1.7 writes them, and the base64 of its chain and its key. `None` if a part is missing.
+pub(super) fn stored(domain: &Value, chain: &Value, key: &Value) -> Option<Stored> {
     let main = domain.get("Main")?.as_str()?;
     let others = domain.get("SANs").and_then(Value::as_array);
     let others = others.into_iter().flatten().filter_map(Value::as_str);
     let text = |field| {
-        String::from_utf8(decoded(entry.get(field)?)?)
+        String::from_utf8(decoded(field)?)
             .ok()
             .filter(|text| !text.is_empty())
     };
@@ -209,12 +207,31 @@ fn stored(entry: &Value) -> Option<Stored> {
             .chain(others)
             .map(str::to_lowercase)
             .collect(),
-        chain: text("Certificate")?,
-        key: text("Key")?,
+        chain: text(chain)?,
+        key: text(key)?,
     })
 }
 
-fn decoded(value: &Value) -> Option<Vec<u8>> {
+/// Our account, wherever it is kept.
+pub(super) fn account(document: &Map<String, Value>) -> Option<Account> {
+    let account = document.get(OWN_ACCOUNT)?;
+    Some(Account {
+        uri: account.get("Uri")?.as_str()?.to_owned(),
+        directory: account.get("Directory")?.as_str()?.to_owned(),
+        key: decoded(account.get("PrivateKey")?)?,
+    })
+}
+
+pub(super) fn set_account(document: &mut Map<String, Value>, account: &Account) {
+    let account = json!({
+        "Uri": account.uri,
+        "Directory": account.directory,
+        "PrivateKey": BASE64_STANDARD.encode(&account.key),
+    });
+    document.insert(OWN_ACCOUNT.to_owned(), account);
+}
+
+pub(super) fn decoded(value: &Value) -> Option<Vec<u8>> {
     BASE64_STANDARD.decode(value.as_str()?).ok()
 }
 

@@ -185,12 +185,16 @@ pub(super) fn dynamic(
         }
     }
     let proofs = &*world.tls_proofs;
-    let joined = |(tls, certificates): (&Option<Server>, Vec<Certificate>)| {
+    let missed = world.missed.as_ref();
+    let joined = |((name, tls), certificates): ((&String, &Option<Server>), Vec<Certificate>)| {
+        let missed = missed.filter(|(entry_point, _)| entry_point == name);
+        let missed = missed.map(|(_, missed)| missed);
         tls.as_ref()
-            .filter(|_| !certificates.is_empty() || !proofs.is_empty())
-            .map(|tls| tls.with(&certificates, proofs))
+            .filter(|_| !certificates.is_empty() || !proofs.is_empty() || missed.is_some())
+            .map(|tls| tls.with(&certificates, proofs, missed))
     };
-    world.tls.iter().zip(certificates).map(joined).collect()
+    let named = world.entry_points.iter().zip(&world.tls);
+    named.zip(certificates).map(joined).collect()
 }
 
 /// See [`super::names_of_certificates`].

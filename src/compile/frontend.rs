@@ -80,7 +80,8 @@ impl<'a> Compiler<'a> {
                 out.push(Matcher::Host(names.into_iter().map(bytes).collect()))
             }
             rule::Matcher::HostRegexp(texts) => {
-                out.push(Matcher::HostRegexp(self.usable(texts, Self::host)));
+                let host = |this: &mut Self, text: &str| host(this.expressions, text);
+                out.push(Matcher::HostRegexp(self.usable(texts, host)));
             }
             rule::Matcher::Path(texts) => out.push(Matcher::Path(self.usable(texts, Self::path))),
             rule::Matcher::PathPrefix(texts) => {
@@ -172,17 +173,6 @@ impl<'a> Compiler<'a> {
             }
         }
         usable.into()
-    }
-
-    fn host(&mut self, text: &str) -> Result<HostPattern, TemplateError> {
-        let (front, tail) = Template::parse(text)?.split_tail();
-        let front = front
-            .map(|front| self.expressions.template(&front, Kind::Host))
-            .transpose()?;
-        Ok(HostPattern {
-            tail: bytes(tail.to_lowercase()),
-            front,
-        })
     }
 
     fn path(&mut self, text: &str) -> Result<PathPattern, TemplateError> {
@@ -286,6 +276,21 @@ impl<'a> Compiler<'a> {
             message,
         });
     }
+}
+
+/// An alternative of `HostRegexp`.
+pub(super) fn host(
+    expressions: &mut Expressions,
+    text: &str,
+) -> Result<HostPattern, TemplateError> {
+    let (front, tail) = Template::parse(text)?.split_tail();
+    let front = front
+        .map(|front| expressions.template(&front, Kind::Host))
+        .transpose()?;
+    Ok(HostPattern {
+        tail: bytes(tail.to_lowercase()),
+        front,
+    })
 }
 
 fn literal_prefix(text: &str) -> Result<PrefixPattern, TemplateError> {

@@ -15,6 +15,7 @@ mod expression;
 mod frontend;
 mod headers;
 pub mod health;
+mod hosts;
 pub mod internal;
 mod middleware;
 mod redirect;
@@ -57,7 +58,9 @@ use crate::tls;
 pub use self::auth_server::{OfEntryPoint, of_entry_points};
 pub use self::backend::Memory;
 pub use self::frontend::priority;
+pub use self::hosts::Hosts;
 pub use self::redirect::Target;
+pub use crate::tls::Missed;
 
 /// Something the operator wrote that is not served, and why.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,6 +113,8 @@ pub struct World {
     pub proofs: Option<Proofs>,
     /// What proves names in handshakes, on every entry point with TLS.
     pub tls_proofs: Vec<tls::Certificate>,
+    /// Who is told of names without a certificate, of which entry point.
+    pub missed: Option<(String, Missed)>,
     /// Snapshots to make, at least 1.
     pub cores: usize,
 }
@@ -233,13 +238,6 @@ pub fn names_of_rules(
     world: &World,
     entry_point: &str,
 ) -> Vec<Vec<String>> {
-    let is_on = |frontend: &dynamic::Frontend| match &*frontend.entry_points {
-        [] => world
-            .default_entry_points
-            .iter()
-            .any(|name| name == entry_point),
-        names => names.iter().any(|name| name == entry_point),
-    };
     let names = |rule: &str| -> Vec<String> {
         let parsed = rule::parse(rule).unwrap_or_default();
         let hosts = parsed
@@ -254,14 +252,31 @@ pub fn names_of_rules(
             .filter(|name| !name.is_empty() && !name.contains('{'))
             .collect()
     };
+    rules_on(providers, world, entry_point)
+        .map(names)
+        .filter(|names| !names.is_empty())
+        .collect()
+}
+
+/// The rules of frontends on an entry point.
+fn rules_on<'a>(
+    providers: &'a BTreeMap<String, Arc<Dynamic>>,
+    world: &'a World,
+    entry_point: &'a str,
+) -> impl Iterator<Item = &'a str> {
+    let is_on = move |frontend: &dynamic::Frontend| match &*frontend.entry_points {
+        [] => world
+            .default_entry_points
+            .iter()
+            .any(|name| name == entry_point),
+        names => names.iter().any(|name| name == entry_point),
+    };
     providers
         .values()
         .flat_map(|written| written.frontends.values())
-        .filter(|frontend| is_on(frontend))
+        .filter(move |frontend| is_on(frontend))
         .flat_map(|frontend| frontend.routes.values())
-        .map(|route| names(&route.rule))
-        .filter(|names| !names.is_empty())
-        .collect()
+        .map(|route| &*route.rule)
 }
 
 /// What the certificates of an entry point are for: those of its own, and those of providers other than `but`.

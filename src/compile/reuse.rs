@@ -105,6 +105,7 @@ impl Fixed {
             tls: _,
             proofs: _,
             tls_proofs: _,
+            missed: _,
         } = world;
         Self {
             entry_points: entry_points.clone(),

@@ -12,7 +12,7 @@ options! {
         place;
         /// Contact given to the certificate authority.
         "email" email: String,
-        /// File of the account and the certificates; a key where a store is used.
+        /// File of the account and the certificates; with a key-value store, a key in it.
         "storage" storage: String,
         /// Deprecated: use `storage`.
         "storageFile" storage_file: String,
@@ -24,9 +24,9 @@ options! {
         "caServer" ca_server: String = "https://acme-v02.api.letsencrypt.org/directory".to_owned(),
         /// Orders certificates for the hosts in rules.
         "onHostRule" on_host_rule: bool,
-        /// Deprecated: orders certificates during handshakes.
+        /// Deprecated: orders certificates for names that clients ask for and rules take.
         "onDemand" on_demand: bool,
-        /// Logs the protocol.
+        /// Logs each request to the authority.
         "acmeLogging" acme_logging: bool,
         /// Lets `storeconfig` replace certificates in the store.
         "overrideCertificates" override_certificates: bool,
@@ -64,13 +64,13 @@ options! {
 
     /// Proof over DNS.
     pub struct DnsChallenge {
-        /// Code of the DNS provider.
+        /// Who makes the records: `exec`, `httpreq` or `rfc2136`.
         "provider" provider: String,
-        /// Waits this long instead of asking the name servers; 0 asks them.
+        /// Waits this long instead of asking the name servers of the zone; 0 asks them.
         "delayBeforeCheck" delay_before_check: Duration,
-        /// Asks nobody.
+        /// Neither asks nor waits.
         "disablePropagationCheck" disable_propagation_check: bool,
-        /// Name servers to ask, `host:port`. Empty: the system's.
+        /// Name servers, `host:port`, that are asked who answers for the zone. Empty: the system's.
         "resolvers" resolvers: Vec<String>,
     }
 }

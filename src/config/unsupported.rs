@@ -21,7 +21,6 @@ const fn ignored(option: &'static str, instead: &'static str) -> Row {
 }
 
 const NOT_PROVIDED: &str = "is a provider that Coreway does not have; the section has no effect";
-const NO_DNS: &str = "is not supported yet: use acme.httpChallenge or acme.tlsChallenge";
 const NO_METRICS: &str = "is not supported yet; there are no metrics";
 
 /// Every option whose feature is not there yet.
@@ -33,16 +32,6 @@ pub(super) const ROWS: &[Row] = &[
     ignored("metrics.statsd", NO_METRICS),
     ignored("metrics.influxdb", NO_METRICS),
     ignored("tracing", "is not supported yet; there are no traces"),
-    ignored(
-        "acme.onDemand",
-        "is not supported; no certificate is ordered during a handshake: use acme.onHostRule",
-    ),
-    ignored("acme.dnsChallenge", NO_DNS),
-    ignored("acme.dnsProvider", NO_DNS),
-    ignored(
-        "acme.acmeLogging",
-        "has no effect: what matters is always logged",
-    ),
     ignored("docker", NOT_PROVIDED),
     ignored("marathon", NOT_PROVIDED),
     ignored("mesos", NOT_PROVIDED),

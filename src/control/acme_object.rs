@@ -3,17 +3,21 @@
 //! Owns the reading of `acme.json` and the layout of the object (spec kv-static 4.4, acme 4 and 5). Never talks to a
 //! certificate authority. Read next: `storeconfig.rs`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 use crate::config::acme::Acme;
+use crate::store::Kind;
 
 /// What goes below the storage key.
 #[derive(Debug)]
@@ -56,6 +60,15 @@ impl Account {
             overrides: acme.override_certificates,
             warnings,
         })
+    }
+
+    /// The object as this store can hold it.
+    pub(super) fn object_in(&self, kind: Kind) -> Cow<'_, [u8]> {
+        match kind {
+            // Its protocol carries text. Traefik 1.7 reads this form, too.
+            Kind::EtcdV2 => Cow::Owned(BASE64_STANDARD.encode(&self.object).into_bytes()),
+            _ => Cow::Borrowed(&self.object),
+        }
     }
 
     pub(super) fn object_key(&self) -> String {

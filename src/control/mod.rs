@@ -36,7 +36,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tracing::{debug, error, info, warn};
 
-use crate::acme::{self, Publication};
+use crate::acme::{self, Fleet, Publication};
 use crate::api::{self, View};
 use crate::compile::{self, Memory, Rejection, Severity, World};
 use crate::config::global::HealthCheckDefaults;
@@ -133,8 +133,13 @@ async fn serve(start: Start) -> io::Result<Ended> {
     let board = Board::default();
     let file = start_file(&global, static_file, updates.clone(), board.clone())?;
     let (followed, shared) = stores::start(&global, &updates, &board)?;
+    let fleet_store = shared.as_ref().map(|opened| Arc::clone(&opened.store));
     let leader = Leader::start(&global, shared)?;
-    let mut control = Control::new(&global, &settings, &cores);
+    let fleet = fleet_store.map(|store| Fleet {
+        store,
+        leadership: leader.leadership(),
+    });
+    let mut control = Control::new(&global, &settings, &cores, fleet);
     let (put_sender, mut put) = mpsc::channel(1);
     if settings.has_pages() {
         let sources = api::Sources {
@@ -288,7 +293,12 @@ struct Control {
 }
 
 impl Control {
-    fn new(global: &Global, settings: &Arc<Settings>, cores: &[CoreLink]) -> Self {
+    fn new(
+        global: &Global,
+        settings: &Arc<Settings>,
+        cores: &[CoreLink],
+        fleet: Option<Fleet>,
+    ) -> Self {
         let written = |name: &String| {
             global
                 .entry_points
@@ -297,7 +307,7 @@ impl Control {
         };
         let mut world = world(global, settings, cores.len());
         let prover = global.acme.as_ref().map(|options| {
-            let prover = Prover::start(options, &world);
+            let prover = Prover::start(options, fleet, &mut world);
             prover.prove(acme::Challenges::default(), &mut world);
             prover
         });
@@ -414,7 +424,7 @@ impl Control {
         }));
         self.publisher.publish(compiled.snapshots);
         self.health.want(compiled.checks, Instant::now());
-        if let Some(prover) = &self.prover
+        if let Some(prover) = &mut self.prover
             && rejections == Rejections::New
         {
             prover.tell_names(self.merged.providers(), &self.world);
@@ -495,6 +505,7 @@ fn world(global: &Global, settings: &Settings, cores: usize) -> World {
             .unwrap_or_else(|| HealthCheckDefaults::default().interval),
         proofs: None,
         tls_proofs: Vec::new(),
+        missed: None,
         cores,
     }
 }

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::acme::{self, Challenges, Links, Names, Publication};
-use crate::compile::{self, World};
+use crate::acme::{self, Challenges, Fleet, Links, Names, Publication};
+use crate::compile::{self, Hosts, Missed, World};
 use crate::config::Dynamic;
 use crate::config::acme::Acme;
+use crate::limits::ACME_ASKED_WAITING;
 use crate::provider::Update;
 use crate::snapshot::{EntryPointId, Proofs};
 
@@ -34,13 +35,25 @@ pub struct Prover {
     issued: mpsc::Receiver<Dynamic>,
     challenges: mpsc::Receiver<Publication>,
     names: watch::Sender<Option<Names>>,
+    /// If clients may ask for names.
+    asked: Option<Asked>,
     /// Who waits for every core to serve a generation.
     waiting: Vec<(u64, oneshot::Sender<()>)>,
 }
 
+/// Names without a certificate that clients ask for in handshakes.
+#[derive(Debug)]
+struct Asked {
+    /// From the cores.
+    names: mpsc::Receiver<String>,
+    /// Those that rules take.
+    hosts: Hosts,
+    wanted: mpsc::Sender<String>,
+}
+
 impl Prover {
     /// Starts it on the runtime of this thread.
-    pub fn start(options: &Acme, world: &World) -> Self {
+    pub fn start(options: &Acme, fleet: Option<Fleet>, world: &mut World) -> Self {
         let (issued_sender, issued) = mpsc::channel(1);
         let (challenges_sender, challenges) = mpsc::channel(1);
         let (names, names_receiver) = watch::channel(None);
@@ -50,10 +63,26 @@ impl Prover {
                 .ok()
                 .map(EntryPointId)
         });
+        let (wanted, wanted_receiver) = mpsc::channel(ACME_ASKED_WAITING);
+        let asked = options.on_demand.then(|| {
+            let (sender, names) = mpsc::channel(ACME_ASKED_WAITING);
+            // What finds no room is asked for again by the next client.
+            let missed = Missed(Arc::new(move |name: &str| {
+                let _ = sender.try_send(name.to_lowercase());
+            }));
+            world.missed = Some((options.entry_point.clone(), missed));
+            Asked {
+                names,
+                hosts: Hosts::default(),
+                wanted,
+            }
+        });
         let links = Links {
             issued: issued_sender,
             challenges: challenges_sender,
             names: names_receiver,
+            fleet,
+            asked: wanted_receiver,
         };
         tokio::spawn(acme::run(options.clone(), links));
         Self {
@@ -62,6 +91,7 @@ impl Prover {
             issued,
             challenges,
             names,
+            asked,
             waiting: Vec::new(),
         }
     }
@@ -71,10 +101,19 @@ impl Prover {
         let Some(prover) = prover else {
             return pending().await;
         };
-        tokio::select! {
-            Some(dynamic) = prover.issued.recv() => Said::Issued(Update { provider: PROVIDER, dynamic }),
-            Some(publication) = prover.challenges.recv() => Said::Prove(publication),
-            else => pending().await,
+        loop {
+            let asked = async {
+                match &mut prover.asked {
+                    Some(asked) => asked.pass_on().await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                Some(dynamic) = prover.issued.recv() => return Said::Issued(Update { provider: PROVIDER, dynamic }),
+                Some(publication) = prover.challenges.recv() => return Said::Prove(publication),
+                () = asked => {}
+                else => pending().await,
+            }
         }
     }
 
@@ -104,7 +143,10 @@ impl Prover {
     }
 
     /// Tells which names there are now, if they are others than before.
-    pub fn tell_names(&self, providers: &BTreeMap<String, Arc<Dynamic>>, world: &World) {
+    pub fn tell_names(&mut self, providers: &BTreeMap<String, Arc<Dynamic>>, world: &World) {
+        if let Some(asked) = &mut self.asked {
+            asked.hosts = Hosts::new(providers, world, &self.entry_point);
+        }
         let names = Some(Names {
             rules: compile::names_of_rules(providers, world, &self.entry_point),
             covered: compile::names_of_certificates(providers, world, &self.entry_point, PROVIDER),
@@ -116,5 +158,19 @@ impl Prover {
             }
             is_new
         });
+    }
+}
+
+impl Asked {
+    /// Passes the next name on, if a rule takes it.
+    async fn pass_on(&mut self) {
+        match self.names.recv().await {
+            Some(name) if self.hosts.has(&name) => {
+                // As many as fit: who waits for the authority waits long enough.
+                let _ = self.wanted.try_send(name);
+            }
+            Some(_) => {}
+            None => pending().await,
+        }
     }
 }

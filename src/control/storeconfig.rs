@@ -164,7 +164,8 @@ async fn write(
         }
         let below = Prefix::new(store.kind(), &account.storage);
         if account.overrides || store.list(&below).await?.pairs.is_empty() {
-            store.put(&account.object_key(), &account.object).await?;
+            let object = account.object_in(store.kind());
+            store.put(&account.object_key(), &object).await?;
             store.put(&account.lock_key(), b"").await?;
         } else {
             voice.say(&format!(

@@ -176,7 +176,7 @@ impl Matcher {
 
 impl HostPattern {
     /// `host` is lower case.
-    fn test(&self, host: &[u8]) -> bool {
+    pub fn test(&self, host: &[u8]) -> bool {
         host.strip_suffix(&*self.tail)
             .is_some_and(|front| match &self.front {
                 None => front.is_empty(),

@@ -115,11 +115,12 @@ impl Certificate {
         Self::from_der(vec![certificate.der().clone()], key)
     }
 
-    /// One that proves to an authority that we answer for `name` (RFC 8737 3), and is good for nothing else.
+    /// One that proves to an authority that we answer for `name` (RFC 8737 3), and is good for nothing else: its PEM and that
+    /// of its key, for [`Certificate::proving`] here or on another node.
     ///
     /// # Errors
     /// It is no name, or out of randomness.
-    pub fn proving(name: &str, digest: &[u8]) -> Result<Self, CertificateError> {
+    pub fn proof(name: &str, digest: &[u8]) -> Result<(String, String), CertificateError> {
         let unusable = |error: &dyn fmt::Display| CertificateError::Unusable(error.to_string());
         let key = KeyPair::generate().map_err(|error| unusable(&error))?;
         let mut params =
@@ -127,15 +128,25 @@ impl Certificate {
         params.distinguished_name = DistinguishedName::new();
         params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
         let certificate = params.self_signed(&key).map_err(|error| unusable(&error))?;
-        let chain = vec![certificate.der().clone()];
-        let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|error| unusable(&error))?;
+        Ok((certificate.pem(), key.serialize_pem()))
+    }
+
+    /// What [`Certificate::proof`] made for `name`.
+    ///
+    /// # Errors
+    /// One of the texts is not what it should be.
+    pub fn proving(name: &str, chain: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
+        let unusable = |error: &dyn fmt::Display| CertificateError::Unusable(error.to_string());
+        let chain =
+            CertificateDer::from_pem_slice(chain).map_err(|_| CertificateError::NoCertificate)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| CertificateError::NoKey)?;
         let key = provider()
             .key_provider
             .load_private_key(key)
             .map_err(|error| unusable(&error))?;
         Ok(Self {
             // Not compared with the key: rustls reads no certificate with an extension that it must know and does not.
-            key: Arc::new(CertifiedKey::new(chain, key)),
+            key: Arc::new(CertifiedKey::new(vec![chain], key)),
             names: [name.to_lowercase()].into(),
         })
     }
@@ -249,6 +260,16 @@ impl Names {
     }
 }
 
+/// Is told the names that clients ask for and that no certificate is for. Called in handshakes, on any core: never waits.
+#[derive(Clone)]
+pub struct Missed(pub Arc<dyn Fn(&str) + Send + Sync>);
+
+impl fmt::Debug for Missed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Missed")
+    }
+}
+
 /// The protocol of a handshake that proves a name and carries nothing (RFC 8737 6.2).
 pub(super) const PROVING: &[u8] = b"acme-tls/1";
 
@@ -262,6 +283,7 @@ pub(super) struct Resolver {
     pub(super) unnamed: Option<Arc<CertifiedKey>>,
     /// For an authority that has a name proved (RFC 8737): it offers `acme-tls/1` and nothing else.
     pub(super) proofs: Arc<Names>,
+    pub(super) missed: Option<Missed>,
 }
 
 impl ResolvesServerCert for Resolver {
@@ -272,7 +294,13 @@ impl ResolvesServerCert for Resolver {
         match hello.server_name() {
             Some(name) if proves => self.proofs.exact(name).cloned(),
             None if proves => None,
-            Some(name) => self.names.find(name).or(self.fallback.as_ref()).cloned(),
+            Some(name) => {
+                let found = self.names.find(name);
+                if let (None, Some(missed)) = (found, &self.missed) {
+                    missed.0(name);
+                }
+                found.or(self.fallback.as_ref()).cloned()
+            }
             None => self.unnamed.clone(),
         }
     }

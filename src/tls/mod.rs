@@ -19,7 +19,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use rustls::{ProtocolVersion, RootCertStore, ServerConfig, SupportedCipherSuite};
 
-pub use certificates::{Certificate, CertificateError, lifetime};
+pub use certificates::{Certificate, CertificateError, Missed, lifetime};
 pub use client::{Client, Offer, Trust};
 pub use connection::{Connection, Error};
 
@@ -243,7 +243,7 @@ impl Server {
             default,
             sni_strict: options.sni_strict,
         };
-        Ok(bare.with(&[], &[]))
+        Ok(bare.with(&[], &[], None))
     }
 
     /// What the fixed certificates are for.
@@ -252,9 +252,14 @@ impl Server {
     }
 
     /// The same with other certificates beside the fixed ones, which win where both are for the same name; and with those
-    /// that prove names to an authority.
+    /// that prove names to an authority. `missed` is told of names without a certificate.
     #[must_use]
-    pub fn with(&self, dynamic: &[Certificate], proofs: &[Certificate]) -> Self {
+    pub fn with(
+        &self,
+        dynamic: &[Certificate],
+        proofs: &[Certificate],
+        missed: Option<&Missed>,
+    ) -> Self {
         let names = Arc::new(Names::new(self.fixed.iter().chain(dynamic)));
         let proofs = Arc::new(Names::new(proofs.iter()));
         let fallback = (!self.sni_strict).then(|| Arc::clone(self.default.key()));
@@ -265,6 +270,7 @@ impl Server {
                 fallback: fallback.clone(),
                 unnamed,
                 proofs: Arc::clone(&proofs),
+                missed: missed.cloned(),
             });
             config.alpn_protocols.retain(|protocol| protocol != PROVING);
             if !proofs.is_empty() {

@@ -1,6 +1,8 @@
 //! A file for each thing an operator knows. Every test starts the real program and talks to it over real sockets.
 
 mod acme;
+mod acme_dns;
+mod acme_fleet;
 mod allocations;
 mod api;
 mod auth;

@@ -1,6 +1,6 @@
-//! A real certificate authority for one test: pebble, with the name server that it asks.
+//! A real certificate authority for one test: pebble, with the name server that it asks, or with one that is given.
 //!
-//! Owns both processes and their ports. It refuses some of the nonces it gave out, as authorities do.
+//! Owns the processes and their ports. It refuses some of the nonces it gave out, as authorities do, and [`REFUSED`].
 
 use std::fs;
 use std::io::Read;
@@ -14,7 +14,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
 
-use super::tls::{Authority, TlsClient};
+use super::tls::{Answer, Authority, TlsClient};
 use super::wait::eventually;
 
 /// Both programs, which `tests/run` installs.
@@ -40,8 +40,11 @@ pub fn is_here() -> bool {
     missing.is_none()
 }
 
+/// A name that it issues nothing for.
+pub const REFUSED: &str = "refused.test";
+
 /// A port that nobody has now.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let probe = TcpListener::bind("127.0.0.1:0").unwrap();
     probe.local_addr().unwrap().port()
 }
@@ -51,6 +54,7 @@ pub struct Place {
     port: u16,
     authority: Authority,
     folder: TempDir,
+    is_expired: bool,
 }
 
 impl Place {
@@ -59,6 +63,7 @@ impl Place {
             port: free_port(),
             authority: Authority::new("The authority's own"),
             folder: tempfile::tempdir().unwrap(),
+            is_expired: false,
         };
         fs::write(place.root(), place.authority.pem()).unwrap();
         place
@@ -76,39 +81,61 @@ impl Place {
     /// Starts it. It looks for proofs at these ports of 127.0.0.1, whatever the name.
     #[track_caller]
     pub fn open(self, http: u16, tls: u16) -> Pebble {
+        let (names, control) = (free_port(), free_port());
+        let resolver = self.resolver(names, control);
+        self.open_asking(http, tls, names, Some((resolver, control)))
+    }
+
+    /// The same, and it asks the name server at this port of 127.0.0.1.
+    #[track_caller]
+    pub fn open_with_names(self, http: u16, tls: u16, names: u16) -> Pebble {
+        self.open_asking(http, tls, names, None)
+    }
+
+    /// A certificate of its own that is good no more, as for who has a clock that is wrong.
+    pub fn expired(mut self) -> Self {
+        self.is_expired = true;
+        self
+    }
+
+    fn resolver(&self, names: u16, control: u16) -> Child {
+        started(
+            Command::new(PROGRAMS[1])
+                .args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", ""])
+                .args(["-http01", "", "-https01", "", "-tlsalpn01", ""])
+                .args(["-dns01", &format!("127.0.0.1:{names}")])
+                .args(["-management", &format!("127.0.0.1:{control}")]),
+            self.folder.path(),
+            "resolver.log",
+        )
+    }
+
+    #[track_caller]
+    fn open_asking(
+        self,
+        http: u16,
+        tls: u16,
+        names: u16,
+        resolver: Option<(Child, u16)>,
+    ) -> Pebble {
         let path = |name: &str| self.folder.path().join(name);
-        let own = self.authority.issue(&["localhost"]);
+        let own = if self.is_expired {
+            self.authority.issue_expired(&["localhost"])
+        } else {
+            self.authority.issue(&["localhost"])
+        };
         fs::write(path("own.pem"), &own.chain).unwrap();
         fs::write(path("own.key"), &own.key).unwrap();
         let management = free_port();
         let config = format!(
             r#"{{"pebble": {{"listenAddress": "127.0.0.1:{}", "managementListenAddress": "127.0.0.1:{management}",
-            "certificate": "{}", "privateKey": "{}", "httpPort": {http}, "tlsPort": {tls}, "ocspResponderURL": ""}}}}"#,
+            "certificate": "{}", "privateKey": "{}", "httpPort": {http}, "tlsPort": {tls}, "ocspResponderURL": "",
+            "domainBlocklist": ["{REFUSED}"]}}}}"#,
             self.port,
             path("own.pem").display(),
             path("own.key").display(),
         );
         fs::write(path("config.json"), config).unwrap();
-        let (names, control) = (free_port(), free_port());
-        let resolver = started(
-            Command::new(PROGRAMS[1])
-                .args([
-                    "-defaultIPv4",
-                    "127.0.0.1",
-                    "-defaultIPv6",
-                    "",
-                    "-http01",
-                    "",
-                    "-https01",
-                    "",
-                    "-tlsalpn01",
-                    "",
-                ])
-                .args(["-dns01", &format!("127.0.0.1:{names}")])
-                .args(["-management", &format!("127.0.0.1:{control}")]),
-            self.folder.path(),
-            "resolver.log",
-        );
         let server = started(
             Command::new(PROGRAMS[0])
                 .args(["-config", &path("config.json").display().to_string()])
@@ -117,16 +144,18 @@ impl Place {
             self.folder.path(),
             "pebble.log",
         );
+        let (resolver, control) = resolver.unzip();
         let pebble = Pebble {
             place: self,
             management,
-            processes: [resolver, server],
+            control,
+            processes: resolver.into_iter().chain([server]).collect(),
         };
         eventually("pebble listens", || {
-            let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-            TcpStream::connect(address(pebble.place.port)).is_ok()
-                && TcpStream::connect(address(pebble.management)).is_ok()
-                && TcpStream::connect(address(control)).is_ok()
+            [Some(pebble.place.port), Some(management), control]
+                .into_iter()
+                .flatten()
+                .all(|port| TcpStream::connect(("127.0.0.1", port)).is_ok())
         });
         pebble
     }
@@ -145,7 +174,9 @@ fn started(command: &mut Command, folder: &Path, log: &str) -> Child {
 pub struct Pebble {
     place: Place,
     management: u16,
-    processes: [Child; 2],
+    /// Where the name server is told its records.
+    control: Option<u16>,
+    processes: Vec<Child>,
 }
 
 impl Pebble {
@@ -157,6 +188,17 @@ impl Pebble {
         }
     }
 
+    /// Asks it over HTTP/1.0, so that its answer ends with the connection.
+    pub fn ask(&self, head: &str, body: &[u8]) -> Answer {
+        let config = believing(self.place.authority.pem());
+        let address = SocketAddr::from(([127, 0, 0, 1], self.place.port));
+        let mut client = TlsClient::connect(address, &config, "localhost").unwrap();
+        let length = body.len();
+        let mut request = format!("{head}Content-Length: {length}\r\n\r\n").into_bytes();
+        request.extend_from_slice(body);
+        client.exchange(request).unwrap()
+    }
+
     /// What its certificates come from, made anew with each start.
     pub fn root(&self) -> String {
         let address = SocketAddr::from(([127, 0, 0, 1], self.management));
@@ -164,6 +206,20 @@ impl Pebble {
         let mut client = TlsClient::connect(address, &config, "localhost").unwrap();
         let request = "GET /roots/0 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         String::from_utf8(client.exchange(request).unwrap().body).unwrap()
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Where its name server is told its records: `/set-txt` and `/clear-txt`, with JSON.
+    pub fn control(&self) -> u16 {
+        self.control.expect("it has a name server of its own")
+    }
+
+    /// How many certificates it has issued.
+    pub fn issued(&self) -> usize {
+        self.log().matches("Issued certificate serial").count()
     }
 
     pub fn log(&self) -> String {

@@ -55,6 +55,15 @@ impl Authority {
         self.sign(names, &KeyPair::generate().unwrap())
     }
 
+    /// The same, good for the year 1975.
+    pub fn issue_expired(&self, names: &[&str]) -> Pair {
+        let key = KeyPair::generate().unwrap();
+        self.sign_with(names, &key, |params| {
+            params.not_before = rcgen::date_time_ymd(1975, 1, 1);
+            params.not_after = rcgen::date_time_ymd(1976, 1, 1);
+        })
+    }
+
     /// The same with an RSA key.
     pub fn issue_rsa(&self, names: &[&str]) -> Pair {
         let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
@@ -62,10 +71,20 @@ impl Authority {
     }
 
     fn sign(&self, names: &[&str], key: &KeyPair) -> Pair {
+        self.sign_with(names, key, |_| ())
+    }
+
+    fn sign_with(
+        &self,
+        names: &[&str],
+        key: &KeyPair,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Pair {
         let alternatives: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(alternatives).unwrap();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, names[0]);
+        change(&mut params);
         Pair {
             chain: params.signed_by(key, &self.issuer).unwrap().pem(),
             key: key.serialize_pem(),

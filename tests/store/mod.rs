@@ -62,7 +62,7 @@ fn shared(kind: Kind) -> Option<(Arc<dyn Store>, Prefix)> {
 }
 
 /// The shared server's, which is started if need be.
-fn shared_endpoint(kind: Kind) -> String {
+pub fn shared_endpoint(kind: Kind) -> String {
     static CONSUL: LazyLock<Server> = LazyLock::new(|| Server::start(Program::Consul, Guard::Open));
     static ETCD: LazyLock<Server> = LazyLock::new(|| Server::start(Program::Etcd, Guard::Open));
     static ZOOKEEPER: LazyLock<Server> =

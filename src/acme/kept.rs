@@ -1,0 +1,241 @@
+//! Where the account and the certificates are: a file of this node, or an object in the store of its fleet.
+//!
+//! Owns the difference between the two, which nobody else sees: who may order, how proofs reach the cores, what is done with
+//! a certificate. Never orders anything. Read next: `storage.rs` (the file), `shared.rs` (the fleet).
+
+use std::path::Path;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tracing::{debug, error, warn};
+
+use super::shared::{Fleet, Shared};
+use super::storage::{Account, Storage, Stored};
+use super::{Challenges, Proof, Publication, Publish, tls_of, wall_clock};
+use crate::config::Dynamic;
+use crate::config::acme::Acme;
+use crate::limits::ACME_SPREAD;
+
+/// One of both.
+pub(super) enum Kept {
+    File(Box<Alone>),
+    Store(Box<Shared>),
+}
+
+/// A node without a fleet.
+pub(super) struct Alone {
+    storage: Storage,
+    name: String,
+    entry_point: String,
+    issued: mpsc::Sender<Dynamic>,
+    publish: Publish,
+}
+
+impl Kept {
+    /// # Errors
+    /// A sentence: the file cannot be used.
+    pub(super) fn open(
+        options: &Acme,
+        fleet: Option<Fleet>,
+        issued: mpsc::Sender<Dynamic>,
+        challenges: mpsc::Sender<Publication>,
+    ) -> Result<Self, String> {
+        let publish = Publish { challenges };
+        let name = &options.storage;
+        let Some(fleet) = fleet else {
+            let (storage, told) = Storage::open(Path::new(name), wall_clock())?;
+            if let Some(told) = told {
+                error!("{told}");
+            }
+            return Ok(Self::File(Box::new(Alone {
+                storage,
+                name: name.clone(),
+                entry_point: options.entry_point.clone(),
+                issued,
+                publish,
+            })));
+        };
+        if name.ends_with(".json") || Path::new(name).is_file() {
+            warn!(
+                "acme.storage: with a key-value store {name:?} is a key in {}, and no file of that name is used",
+                fleet.store.kind()
+            );
+        }
+        let entry_point = &options.entry_point;
+        let shared = Shared::start(fleet, name, entry_point, issued, publish);
+        Ok(Self::Store(Box::new(shared)))
+    }
+
+    /// Whether this node may order.
+    pub(super) fn leads(&self) -> bool {
+        match self {
+            Self::File(_) => true,
+            Self::Store(shared) => shared.leads(),
+        }
+    }
+
+    /// Returns when this node may order.
+    pub(super) async fn until_leading(&mut self) {
+        if let Self::Store(shared) = self {
+            shared.until_leading().await;
+        }
+    }
+
+    /// Returns when this node, which may order, may not any more.
+    pub(super) fn until_lost(&self) -> impl Future<Output = ()> + Send + use<> {
+        let term = match self {
+            Self::File(_) => None,
+            Self::Store(shared) => shared.term().cloned(),
+        };
+        async move {
+            match term {
+                Some(term) => term.ended().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Takes note of what others have done, stores what could not be stored, and takes back proofs that an order left behind
+    /// which nobody finished. No order is under way.
+    ///
+    /// # Errors
+    /// A sentence: why no order can be made now.
+    pub(super) async fn ready(&mut self, unsaved: &[Stored]) -> Result<(), String> {
+        let Self::Store(shared) = self else {
+            return Ok(());
+        };
+        shared.read().await?;
+        if unsaved.is_empty() && shared.object.proofs().is_empty() {
+            return Ok(());
+        }
+        let change = shared.change(|object| {
+            for certificate in unsaved {
+                object.put(certificate);
+            }
+            object.set_proofs(&[]);
+        });
+        change.await
+    }
+
+    pub(super) fn certificates(&self) -> Vec<Stored> {
+        match self {
+            Self::File(alone) => alone.storage.certificates(),
+            Self::Store(shared) => shared.object.certificates(),
+        }
+    }
+
+    /// The kind of key that certificates of an existing account have; `None` if the options decide.
+    pub(super) fn key_type(&self) -> Option<&str> {
+        match self {
+            Self::File(alone) => alone.storage.key_type(),
+            Self::Store(shared) => shared.object.key_type(),
+        }
+    }
+
+    pub(super) fn account(&self) -> Option<Account> {
+        match self {
+            Self::File(alone) => alone.storage.account(),
+            Self::Store(shared) => shared.object.account(),
+        }
+    }
+
+    /// # Errors
+    /// A sentence; a file that cannot be written now is written whole the next time.
+    pub(super) async fn set_account(&mut self, account: &Account) -> Result<(), String> {
+        match self {
+            Self::File(alone) => {
+                alone.storage.set_account(account);
+                alone.save();
+                Ok(())
+            }
+            Self::Store(shared) => shared.change(|object| object.set_account(account)).await,
+        }
+    }
+
+    /// Returns when the cores of this node answer with these proofs, and those of other nodes had the time to.
+    ///
+    /// # Errors
+    /// A sentence: the store did not take them.
+    pub(super) async fn show(&mut self, proofs: &[Proof]) -> Result<(), String> {
+        match self {
+            Self::File(alone) => alone.publish.challenges(Challenges::new(proofs)).await,
+            Self::Store(shared) => {
+                shared.change(|object| object.set_proofs(proofs)).await?;
+                shared.serves(proofs).await;
+                debug!("ACME: every core here answers, the other nodes follow");
+                sleep(ACME_SPREAD).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the proofs back.
+    pub(super) async fn hide(&mut self) {
+        match self {
+            Self::File(alone) => alone.publish.challenges(Challenges::default()).await,
+            Self::Store(shared) => {
+                if let Err(why) = shared.change(|object| object.set_proofs(&[])).await {
+                    // They prove nothing any more, and go with the next order.
+                    debug!("ACME: {why}");
+                }
+            }
+        }
+    }
+
+    /// Keeps a certificate, has it served, and takes the proofs for it back.
+    ///
+    /// # Errors
+    /// A sentence: the store did not take it. A file that cannot be written now is written whole the next time.
+    pub(super) async fn put(
+        &mut self,
+        certificate: &Stored,
+        account: Option<&Account>,
+    ) -> Result<(), String> {
+        match self {
+            Self::File(alone) => {
+                alone.storage.put(certificate);
+                alone.save();
+                alone.publish.challenges(Challenges::default()).await;
+                alone.tell_issued().await;
+                Ok(())
+            }
+            Self::Store(shared) => {
+                let change = shared.change(|object| {
+                    object.put(certificate);
+                    object.set_proofs(&[]);
+                    // A node with Traefik 1.7 leaves our account out of what it writes.
+                    if let (None, Some(account)) = (object.account(), account) {
+                        object.set_account(account);
+                    }
+                });
+                change.await
+            }
+        }
+    }
+
+    /// What is in the file is served from the start. A fleet's is served by who follows it.
+    pub(super) async fn tell_issued(&self) {
+        if let Self::File(alone) = self {
+            alone.tell_issued().await;
+        }
+    }
+}
+
+impl Alone {
+    /// A file that cannot be written now is written whole the next time.
+    fn save(&self) {
+        if let Err(error) = self.storage.save() {
+            error!(
+                "ACME: {} cannot be written: {error}; what was issued serves from memory",
+                self.name
+            );
+        }
+    }
+
+    async fn tell_issued(&self) {
+        let dynamic = tls_of(&self.storage.certificates(), &self.entry_point);
+        if self.issued.send(dynamic).await.is_err() {
+            debug!("ACME: nobody takes certificates any more");
+        }
+    }
+}
