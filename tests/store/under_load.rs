@@ -219,7 +219,6 @@ fn a_quiet_store_costs_nothing(kind: Kind) {
     let Some((_, prefix)) = shared(kind) else {
         return;
     };
-    let _alone = heavy();
     let (origin, endpoint) = (Origin::text("one"), shared_endpoint(kind));
     let settings = settings(kind, &endpoint);
     let keys: Vec<_> = (0..50)
@@ -232,7 +231,7 @@ fn a_quiet_store_costs_nothing(kind: Kind) {
     });
     let coreway = follow(kind, &endpoint, &prefix, "");
     answers(&coreway, "h49", "one");
-    // A tenth of one processor would be fifty times what is seen, on whatever machine.
+    // Counted is what this process used, not how long it took: others may be busy. A poll without a pause would be all of it.
     let used = coreway.cpu_time_during(Duration::from_secs(2));
     assert!(used < Duration::from_millis(200), "{used:?} in two seconds");
 }
