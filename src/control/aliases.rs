@@ -294,6 +294,10 @@ fn read(
             && is_name(&owner)
         {
             let (target, _) = read_name(packet, after + 10)?;
+            // The root is no host.
+            if target.is_empty() {
+                return None;
+            }
             return Some(Ok(Some((target.to_ascii_lowercase(), lifetime))));
         }
         at = after + 10 + usize::from(u16::from_be_bytes([n0, n1]));
@@ -395,8 +399,9 @@ mod tests {
     #[test]
     fn nonsense_is_no_answer_and_ends() {
         for data in [
-            &b"\xc0\x20"[..], // To itself or further on.
+            &b"\xc0\x24"[..], // To itself or further on.
             b"\xff\xff",
+            b"\xc0\x20", // Into the lifetime, which reads as the root.
             b"\x40a\0", // A kind of label that there is not.
             b"\x3fshort",
             b"\x03a.b\0", // A dot or a space within a label.

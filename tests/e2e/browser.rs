@@ -139,7 +139,7 @@ fn a_browser_opens_a_websocket() {
     }
     let opening = opening("http", "http");
     assert!(!was_over_http2(&opening), "{opening:?}");
-    assert_eq!(opening.field("X-Forwarded-Proto"), Some("ws"));
+    assert_eq!(opening.field("X-Forwarded-Proto"), Some("http"));
 }
 
 #[test]
@@ -152,5 +152,5 @@ fn a_browser_opens_a_websocket_within_http2() {
         was_over_http2(&opening),
         "on the page's own connection: {opening:?}"
     );
-    assert_eq!(opening.field("X-Forwarded-Proto"), Some("wss"));
+    assert_eq!(opening.field("X-Forwarded-Proto"), Some("https"));
 }
