@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout, timeout_at};
-use tracing::warn;
+use tracing::debug;
 
 use super::{Answer, Error, Expected, Fence, Fenced, Lock};
 
@@ -100,24 +100,7 @@ pub(super) async fn take(
         let kept = task;
         let asked = keep(&*kept, ttl, &state_sender, granted, asked).await;
         state_sender.send_modify(|state| state.is_lost = true);
-        let done = timeout(RELEASE_TIMEOUT, kept.release())
-            .await
-            .unwrap_or_else(|_| {
-                Err(Error::Unreachable(format!(
-                    "a lock was not given up within {RELEASE_TIMEOUT:?}"
-                )))
-            });
-        match asked {
-            // Whoever asked may be gone by now.
-            Some(released) => drop(released.send(done)),
-            None => {
-                if let Err(error) = done {
-                    warn!(
-                        "A lock could not be given up, and ends in {ttl:?} at the latest: {error}"
-                    );
-                }
-            }
-        }
+        give_up(&*kept, ttl, asked).await;
         drop(under_way);
     });
     let is_ours = grant
@@ -130,6 +113,32 @@ pub(super) async fn take(
             release,
         }) as Box<dyn Lock>
     }))
+}
+
+/// Gives a lock up, and tells whoever asked for that how the first attempt went. A store that does not answer is asked again
+/// for as long as the lock may last: when it comes back, the next one need not wait for the end of ours.
+async fn give_up(kept: &dyn Kept, ttl: Duration, mut asked: Option<Released>) {
+    let until = Instant::now() + ttl;
+    loop {
+        let done = timeout(RELEASE_TIMEOUT, kept.release())
+            .await
+            .unwrap_or_else(|_| {
+                Err(Error::Unreachable(format!(
+                    "a lock was not given up within {RELEASE_TIMEOUT:?}"
+                )))
+            });
+        let is_done = done.is_ok();
+        if let Some(released) = asked.take() {
+            // Whoever asked may be gone by now.
+            let _ = released.send(done);
+        } else if let Err(error) = done {
+            debug!("A lock is not given up yet: {error}");
+        }
+        if is_done || Instant::now() >= until {
+            return;
+        }
+        sleep(ASK_AGAIN).await;
+    }
 }
 
 /// Until the lock is to be given up; whom to tell.
