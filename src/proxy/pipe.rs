@@ -11,7 +11,9 @@ use std::io::{self, IoSlice};
 use std::mem;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -46,11 +48,38 @@ struct Ends {
     broken: Cell<Option<io::ErrorKind>>,
 }
 
+/// Wakes the task of a connection, and remembers that the protocol asked for it: most other wakes only say that a send is
+/// through, and need not go to the library. The standard library wants what a waker holds to be for any thread.
+struct Ask {
+    task: Waker,
+    is_due: AtomicBool,
+}
+
+impl Wake for Ask {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_due.store(true, Ordering::Relaxed);
+        self.task.wake_by_ref();
+    }
+}
+
+impl Ask {
+    /// Whether the protocol was woken since this was asked last.
+    fn take(&self) -> bool {
+        let is_due = self.is_due.load(Ordering::Relaxed);
+        self.is_due.store(false, Ordering::Relaxed);
+        is_due
+    }
+}
+
 /// Moves bytes between `pipe` and `transport` until `protocol` ends and everything that it wrote has been sent. Called once
 /// for a connection: with this future ends what was being received.
 ///
-/// `protocol` is polled when something arrived, when there is room again for what it could not write, and whenever the
-/// task is woken. It learns of a broken transport by its reads and writes.
+/// `protocol` is polled when something arrived, when there is room again for what it could not write, and when its own
+/// waker is woken. It learns of a broken transport by its reads and writes; it must not wait for a socket of its own.
 pub(crate) async fn drive<T>(
     pipe: &Pipe,
     transport: &Transport,
@@ -61,21 +90,29 @@ pub(crate) async fn drive<T>(
     let mut receiving = pin!(receive(ends, transport));
     let mut sending = pin!(send(ends, transport));
     let mut outcome = None;
+    let ask = poll_fn(|context| {
+        Poll::Ready(Arc::new(Ask {
+            task: context.waker().clone(),
+            is_due: AtomicBool::new(true),
+        }))
+    })
+    .await;
+    let waker = Waker::from(Arc::clone(&ask));
     poll_fn(|context| {
-        let mut is_due = true;
-        for _ in 0..ROUNDS_MAX {
+        for round in 0..ROUNDS_MAX {
             if outcome.is_none() {
                 if ends.ended.get().is_none() {
                     let _ = receiving.as_mut().poll(context);
                 }
-                is_due |= ends.fresh.take() || ends.full.get() && ends.has_room();
-                if !is_due {
+                let has_news = ends.fresh.take() || ends.full.get() && ends.has_room();
+                if ask.take() || has_news {
+                    ends.full.set(false);
+                    let mut context = Context::from_waker(&waker);
+                    if let Poll::Ready(output) = protocol.as_mut().poll(&mut context) {
+                        outcome = Some(output);
+                    }
+                } else if round > 0 {
                     return Poll::Pending;
-                }
-                is_due = false;
-                ends.full.set(false);
-                if let Poll::Ready(output) = protocol.as_mut().poll(context) {
-                    outcome = Some(output);
                 }
             }
             if ends.broken.get().is_none() {
@@ -98,46 +135,42 @@ pub(crate) async fn drive<T>(
 
 /// Fills the pipe whenever it has been read empty, until the stream ends.
 async fn receive(ends: &Ends, transport: &Transport) {
-    let timer = Timer::new();
     loop {
-        poll_fn(|_| {
-            if ends.arrived.borrow().is_empty() {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        })
-        .await;
+        ends.emptied().await;
         let received = poll_fn(|context| match transport.poll_recv(Room::Small, context) {
             Some(Poll::Pending) => Poll::Pending,
             Some(Poll::Ready(received)) => Poll::Ready(Some(received)),
             None => Poll::Ready(None),
         })
         .await;
-        let received = match received {
-            Some(received) => received,
-            None => receive_quietly(transport, &timer).await,
-        };
         match received {
-            Ok(buffer) if buffer.is_empty() => ends.ended.set(Some(Ok(()))),
-            Ok(buffer) => ends.arrive(buffer),
-            Err(error) => ends.ended.set(Some(Err(error.kind()))),
-        }
-        ends.fresh.set(true);
-        if ends.ended.get().is_some() {
-            return;
+            Some(received) => {
+                if ends.take_in(received) {
+                    return;
+                }
+            }
+            // Boxed: most connections never come here, and do not carry the room for it.
+            None => return Box::pin(receive_quietly(ends, transport)).await,
         }
     }
 }
 
-/// Receives in a way that holds no memory once nothing has come for a while.
-async fn receive_quietly(transport: &Transport, timer: &Timer) -> io::Result<Buffer> {
-    timer.clear();
+/// As [`receive`], where a receive cannot be left to itself: in a way that holds no memory once nothing has come for a while.
+async fn receive_quietly(ends: &Ends, transport: &Transport) {
+    let timer = Timer::new();
     loop {
-        if let Some(buffer) = transport.recv_hot(Room::Small, timer).await? {
-            return Ok(buffer);
+        ends.emptied().await;
+        let received = match transport.recv_hot(Room::Small, &timer).await {
+            Ok(Some(buffer)) => Ok(buffer),
+            Ok(None) => match transport.readable(&timer).await {
+                Ok(()) => continue,
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        if ends.take_in(received) {
+            return;
         }
-        transport.readable(timer).await?;
     }
 }
 
@@ -207,6 +240,32 @@ impl Pipe {
 }
 
 impl Ends {
+    /// Waits until what arrived has been read.
+    async fn emptied(&self) {
+        poll_fn(|_| {
+            if self.arrived.borrow().is_empty() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    /// Takes the outcome of a receive. True if it was the last.
+    fn take_in(&self, received: io::Result<Buffer>) -> bool {
+        self.fresh.set(true);
+        match received {
+            Ok(buffer) if buffer.is_empty() => self.ended.set(Some(Ok(()))),
+            Ok(buffer) => {
+                self.arrive(buffer);
+                return false;
+            }
+            Err(error) => self.ended.set(Some(Err(error.kind()))),
+        }
+        true
+    }
+
     fn arrive(&self, buffer: Buffer) {
         if let Some(meter) = &self.meter {
             meter.received(buffer.bytes(), coarse().nanoseconds());
@@ -327,12 +386,13 @@ impl AsyncWrite for Pipe {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::time::Duration;
 
     use bytes::Bytes;
 
     use super::*;
     use crate::reactor::simulated::{self, Faults};
-    use crate::reactor::{Listener, Socket, spawn};
+    use crate::reactor::{Listener, Socket, sleep, spawn};
 
     const BODY_BYTES: usize = 300_000;
 
@@ -393,6 +453,45 @@ mod tests {
             echoed.extend_from_slice(&piece);
         }
         assert!(echoed == body, "the body came back whole");
+    }
+
+    /// Takes a question and answers it a second later.
+    async fn answer_late(listener: Listener) {
+        let (socket, _) = listener.accept().await.expect("the client connects");
+        let timer = Timer::new();
+        let question = socket.recv(Room::Small, &timer).await;
+        assert!(question.is_ok_and(|question| !question.is_empty()));
+        sleep(Duration::from_secs(1)).await;
+        let answered = socket.send(Buffer::with(b"answer"), &timer).await;
+        assert!(answered.is_ok(), "{answered:?}");
+    }
+
+    #[test]
+    fn the_end_of_a_send_does_not_wake_the_protocol() {
+        for seed in 0..20 {
+            simulated::run(seed, Faults::SLOW, async {
+                let address = SocketAddr::from(([10, 0, 0, 1], 80));
+                spawn(answer_late(simulated::listen(address).expect("free")));
+                let socket = Socket::connect(address, &Timer::new())
+                    .await
+                    .expect("listens");
+                let (pipe, transport) = (Pipe::new(), Transport::Plain(socket));
+                let mut end = pipe.clone();
+                let mut polls = 0;
+                let protocol = poll_fn(|context| {
+                    polls += 1;
+                    if polls == 1 {
+                        let written = Pin::new(&mut end).poll_write(context, b"question");
+                        assert!(written.is_ready());
+                    }
+                    let mut space = [0; 16];
+                    Pin::new(&mut end).poll_read(context, &mut ReadBuf::new(&mut space))
+                });
+                let answered = drive(&pipe, &transport, protocol).await;
+                assert!(answered.is_ok(), "{answered:?}");
+                assert_eq!(polls, 2, "to ask, and for the answer");
+            });
+        }
     }
 
     #[test]

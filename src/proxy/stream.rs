@@ -225,7 +225,10 @@ impl Stream {
             };
         }
         let whole = piece.len();
-        let room = self.room(whole, timer).await?;
+        let room = match self.room_now(whole)? {
+            0 => self.room(whole, timer).await?,
+            room => room,
+        };
         if room >= whole {
             return self.send_data(Piece::Whole(piece), ends);
         }
@@ -257,16 +260,24 @@ impl Stream {
         }
     }
 
+    /// How much of it the client has room for already.
+    fn room_now(&self, wanted: usize) -> io::Result<usize> {
+        let mut handles = self.handles.borrow_mut();
+        let data = handles.as_mut().and_then(|handles| handles.data.as_mut());
+        let data = data.ok_or_else(broken)?;
+        data.reserve_capacity(wanted);
+        Ok(data.capacity())
+    }
+
     fn poll_room(&self, wanted: usize, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let room = self.room_now(wanted)?;
+        if room > 0 {
+            return Poll::Ready(Ok(room));
+        }
         let mut handles = self.handles.borrow_mut();
         let Some(data) = handles.as_mut().and_then(|handles| handles.data.as_mut()) else {
             return Poll::Ready(Err(broken()));
         };
-        data.reserve_capacity(wanted);
-        let room = data.capacity();
-        if room > 0 {
-            return Poll::Ready(Ok(room));
-        }
         loop {
             return match ready!(data.poll_capacity(context)) {
                 Some(Ok(0)) => continue,

@@ -223,6 +223,11 @@ impl Streams {
                 (true, None) | (false, Some(_)) => {}
             }
             if is_over {
+                // The last one leaves nothing behind: the connection may stay quiet for long.
+                if idle.is_empty() {
+                    *idle = Vec::new();
+                    *self.accepted.borrow_mut() = VecDeque::new();
+                }
                 Poll::Ready(None)
             } else {
                 Poll::Pending

@@ -133,7 +133,7 @@ impl Transport {
         }
     }
 
-    /// As [`Socket::poll_recv`]; `None` also with TLS.
+    /// As [`Socket::poll_recv`]; with TLS `None` also where an error is to be found by a future, which tells the peer.
     #[inline]
     pub(crate) fn poll_recv(
         &self,
@@ -142,7 +142,8 @@ impl Transport {
     ) -> Option<Poll<io::Result<Buffer>>> {
         match self {
             Self::Plain(socket) => socket.poll_recv(room, context),
-            Self::Tls(_) | Self::Stream(_) => None,
+            Self::Tls(sealed) => sealed.poll_recv(room, context),
+            Self::Stream(_) => None,
         }
     }
 
@@ -391,6 +392,28 @@ impl Sealed {
         }
     }
 
+    /// See [`Transport::poll_recv`]. Not inlined: where there is no TLS, that is to stay small.
+    #[inline(never)]
+    fn poll_recv(&self, room: Room, context: &Context<'_>) -> Option<Poll<io::Result<Buffer>>> {
+        loop {
+            if let Some(plain) = self.opened(room).ok()? {
+                return Some(Poll::Ready(Ok(plain)));
+            }
+            match self.socket.poll_recv(room, context)? {
+                Poll::Ready(Ok(arrived)) if arrived.is_empty() => {
+                    return Some(Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())));
+                }
+                Poll::Ready(Ok(arrived)) => drop(self.arrived.replace(arrived)),
+                Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
+                Poll::Pending => {
+                    // This may be the wait of a connection that stays quiet for long.
+                    self.connection.borrow_mut().shrink();
+                    return Some(Poll::Pending);
+                }
+            }
+        }
+    }
+
     /// The plaintext of what has arrived, as much as there is room for, or the announced end. `None`: receive more.
     fn opened(&self, room: Room) -> Result<Option<Buffer>, tls::Error> {
         let mut arrived = self.arrived.borrow_mut();
@@ -426,6 +449,9 @@ impl Sealed {
     }
 
     fn seal_all(&self, buffers: &[Buffer]) -> io::Result<Room> {
+        if let [one] = buffers {
+            return self.seal(&[IoSlice::new(one.bytes())]);
+        }
         let mut room = Room::Small;
         // More than a few at once are rare, and only cost a record that is not full.
         for group in buffers.chunks(SEALED_TOGETHER) {

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead, IoSlice, Read, Write};
+use std::mem;
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
@@ -27,10 +28,17 @@ impl std::error::Error for Error {}
 /// are keys. The reference sends this one (spec static-config 4); rustls would say `access_denied`.
 const UNKNOWN_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
 
+/// rustls reads no more than this into its own memory at once. A longer record makes that grow.
+const READ_BYTES: usize = 4096;
+
 /// One end of a TLS connection.
 pub struct Connection {
     inner: rustls::Connection,
     ended: bool,
+    /// Bytes of plaintext that are still inside: no fewer than there are.
+    held: usize,
+    /// A record may have needed more memory than [`Connection::shrink`] leaves.
+    is_swollen: bool,
     error: Option<Error>,
     /// Told the peer instead of what rustls would say.
     last_words: Option<&'static [u8]>,
@@ -56,6 +64,8 @@ impl Connection {
         Self {
             inner,
             ended: false,
+            held: 0,
+            is_swollen: true,
             error: None,
             last_words: None,
         }
@@ -143,6 +153,7 @@ impl Connection {
 
     /// Lets rustls take a packet.
     fn feed(&mut self, arrived: &mut &[u8]) -> Result<(), Error> {
+        self.is_swollen |= arrived.len() > READ_BYTES;
         let processed = match self.inner.read_tls(arrived) {
             Ok(_) => self.inner.process_new_packets(),
             // A message of a handshake that is longer than rustls takes.
@@ -151,9 +162,15 @@ impl Connection {
         match processed {
             Ok(state) => {
                 self.ended = state.peer_has_closed();
+                self.held = state.plaintext_bytes_to_read();
+                // Half a record may have come, whose rest will be put behind it.
+                self.is_swollen |= self.held == 0;
                 Ok(())
             }
-            Err(error) => Err(self.fail(error)),
+            Err(error) => {
+                self.held = usize::MAX;
+                Err(self.fail(error))
+            }
         }
     }
 
@@ -164,6 +181,9 @@ impl Connection {
             if left == 0 {
                 return true;
             }
+            if self.held == 0 {
+                return false;
+            }
             let mut reader = self.inner.reader();
             // An error only says that there is nothing; the end is asked for by `is_ended`.
             let count = match reader.fill_buf() {
@@ -172,15 +192,19 @@ impl Connection {
                     plain.extend_from_slice(taken);
                     taken.len()
                 }
-                _ => return false,
+                _ => {
+                    self.held = 0;
+                    return false;
+                }
             };
             reader.consume(count);
+            self.held -= count;
         }
     }
 
     /// There is plaintext that did not fit.
     pub fn has_plaintext(&mut self) -> bool {
-        matches!(self.inner.reader().fill_buf(), Ok(chunk) if !chunk.is_empty())
+        self.held > 0 && matches!(self.inner.reader().fill_buf(), Ok(chunk) if !chunk.is_empty())
     }
 
     fn fail(&mut self, error: rustls::Error) -> Error {
@@ -233,8 +257,11 @@ impl Connection {
         false
     }
 
-    /// Gives memory back that a long record needed.
+    /// Gives memory back that a long record needed. Costs next to nothing if there was none.
     pub fn shrink(&mut self) {
+        if !mem::take(&mut self.is_swollen) {
+            return;
+        }
         // The buffer for records is cut to its smallest before a read; this one fails, which is not an end.
         let _ = self.inner.read_tls(&mut Nothing);
     }
