@@ -402,7 +402,7 @@ mod tests {
             &b"\xc0\x24"[..], // To itself or further on.
             b"\xff\xff",
             b"\xc0\x20", // Into the lifetime, which reads as the root.
-            b"\x40a\0", // A kind of label that there is not.
+            b"\x40a\0",  // A kind of label that there is not.
             b"\x3fshort",
             b"\x03a.b\0", // A dot or a space within a label.
             b"\x03a b\0",
