@@ -24,7 +24,7 @@ fn proxy(place: &Place, options: &str) -> Coreway {
 pub(super) fn with_storage(place: &Place, options: &str, storage: &Path) -> Coreway {
     Start::new()
         .variable("LEGO_CA_CERTIFICATES", &place.root().display().to_string())
-        .global("logLevel = \"DEBUG\"")
+        .flag("--logLevel=DEBUG")
         .table(&format!(
             "[entryPoints.https]\naddress = \"127.0.0.1:0\"\n[entryPoints.https.tls]\n\
              [acme]\nemail = \"t@example.com\"\nstorage = \"{}\"\nentryPoint = \"https\"\nkeyType = \"EC256\"\n\
@@ -401,7 +401,7 @@ fn a_certificate_is_renewed_when_the_authority_wants_it() {
     let advising = Advising::new();
     let folder = tempfile::tempdir().unwrap();
     let coreway = Start::new()
-        .global("logLevel = \"DEBUG\"")
+        .flag("--logLevel=DEBUG")
         .table(&format!(
             "[entryPoints.https]\naddress = \"127.0.0.1:0\"\n[entryPoints.https.tls]\n\
              [acme]\nstorage = \"{}\"\nentryPoint = \"https\"\nkeyType = \"EC256\"\n\

@@ -23,7 +23,7 @@ fn proxy(place: &Place, provider: &str, more: &str, variables: &[(&str, &str)]) 
     let storage = folder.keep().join("acme.json");
     let mut start = Start::new()
         .variable("LEGO_CA_CERTIFICATES", &place.root().display().to_string())
-        .global("logLevel = \"DEBUG\"");
+        .flag("--logLevel=DEBUG");
     for (name, value) in variables {
         start = start.variable(name, value);
     }

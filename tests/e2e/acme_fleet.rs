@@ -42,7 +42,7 @@ fn storage(section: &str) -> String {
 fn node(place: &Place, section: &str, name: &str, challenge: &str, rules: &str) -> Coreway {
     Start::new()
         .variable("LEGO_CA_CERTIFICATES", &place.root().display().to_string())
-        .global("logLevel = \"DEBUG\"")
+        .flag("--logLevel=DEBUG")
         .table(section)
         .table(&format!(
             "[cluster]\nnode = \"{name}\"\n[entryPoints.https]\naddress = \"127.0.0.1:0\"\n[entryPoints.https.tls]\n\

@@ -35,8 +35,13 @@ fn connections_in_use_survive_the_shortage() {
     let coreway = Start::new().files_max(96).serve(&site(&origin));
     let mut client = coreway.client();
     assert_eq!(client.get("/").status, 200);
-    let _crowd: Vec<Client> = (0..200).map(|_| coreway.client()).collect();
-    // Its server connection is in the pool: nothing new is needed.
-    assert_eq!(client.get("/").status, 200);
+    let crowd: Vec<Client> = (0..200).map(|_| coreway.client()).collect();
+    // Its server connection is in the pool, so mostly nothing new is needed. The kernel may have accepted more than there
+    // was room for before a core looked, though, and then what the pool kept was closed.
+    assert!(matches!(client.get("/").status, 200 | 502));
+    drop(crowd);
+    eventually("it is served again, on the connection it had", || {
+        client.get("/").status == 200
+    });
     coreway.assert_runs();
 }

@@ -259,10 +259,15 @@ impl Coreway {
         self.address_of("http")
     }
 
+    /// Where an entry point listens, once it does: they begin one after the other.
     #[track_caller]
     pub fn address_of(&self, entry_point: &str) -> SocketAddr {
-        self.listening(entry_point)
-            .unwrap_or_else(|| panic!("entry point {entry_point} does not listen"))
+        let mut address = None;
+        eventually(&format!("entry point {entry_point} listens"), || {
+            address = self.listening(entry_point);
+            address.is_some()
+        });
+        address.expect("it was waited for")
     }
 
     /// From the line `Starting server on <address> (entry point <name>, ...)`.
