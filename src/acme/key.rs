@@ -53,7 +53,7 @@ pub(super) fn from_pem(text: &str) -> Result<KeyPair, String> {
     KeyPair::try_from(&der).map_err(|error| error.to_string())
 }
 
-/// As 1.7 writes it; as PKCS #8, which it reads too, if it is of no kind that 1.7 makes.
+/// A key that was made here as 1.7 writes it; as PKCS #8, which it reads too, if it is of no kind that 1.7 makes.
 pub(super) fn to_pem(key: &KeyPair) -> String {
     let pkcs8 = key.serialize_der();
     traditional(&pkcs8).map_or_else(|| key.serialize_pem(), |(label, der)| pem(label, &der))

@@ -24,7 +24,6 @@ use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 use instant_acme::NewAccount;
-use rcgen::KeyPair;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
@@ -423,20 +422,22 @@ impl Worker {
             .as_ref()
             .filter(|_| !self.failed.contains_key(names))
             .and_then(|old| self.advice.replaces(old));
-        let key = match old {
-            // As 1.7 does: a renewed certificate keeps its key.
-            Some(old) => key::from_pem(&old.key)?,
+        let (key, key_pem) = match old {
+            // As 1.7 does: a renewed certificate keeps its key, as it was written.
+            Some(old) => (key::from_pem(&old.key)?, old.key),
             None => {
                 let kept = self.kept.key_type().and_then(KeyType::named);
                 let kind = kept.unwrap_or(self.key_type);
-                blocking(move || kind.generate().map_err(said)).await?
+                let key = blocking(move || kind.generate().map_err(said)).await?;
+                let key_pem = key::to_pem(&key);
+                (key, key_pem)
             }
         };
         let (kept, records) = (&mut self.kept, &mut self.records);
         let chain = order::order(&account, names, replaces, &key, &self.way, kept, records)
             .await
             .map_err(said)?;
-        stored(names, chain, &key)
+        stored(names, chain, key_pem)
     }
 
     /// The account with the authority, registered the first time that it is needed.
@@ -552,8 +553,7 @@ fn directory(written: &str) -> String {
     written.to_owned()
 }
 
-fn stored(names: &[String], chain: String, key: &KeyPair) -> Result<Stored, String> {
-    let key = key::to_pem(key);
+fn stored(names: &[String], chain: String, key: String) -> Result<Stored, String> {
     // What the authority sent is not served unless it is a certificate of this key.
     tls::Certificate::from_pem(chain.as_bytes(), key.as_bytes()).map_err(said)?;
     Ok(Stored {

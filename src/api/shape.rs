@@ -83,7 +83,7 @@ fn balancer(written: Option<&LoadBalancer>, manner: Manner<'_>) -> Option<LoadBa
         stickiness.cookie_name = STICKY_COOKIE.to_owned();
     }
     let is_known = |known: &&str| balancer.method.eq_ignore_ascii_case(known);
-    if !METHODS.iter().any(|known| is_known(&known)) {
+    if !METHODS.iter().any(is_known) {
         balancer.method = "wrr".to_owned();
         balancer.sticky = false;
     }

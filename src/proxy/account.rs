@@ -54,7 +54,7 @@ pub(crate) fn note(core: &Core, session: &mut Session, status: u16) {
     session.account.is_noted = true;
     let head = &session.request;
     let target = session.scratch.original_target();
-    let target = target.map_or(head.target(), |span| head.text(span));
+    let target = target.map_or_else(|| head.target(), |span| head.text(span));
     let path = target
         .split(|byte| *byte == b'?')
         .next()

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine;
@@ -11,8 +11,8 @@ use coreway::tls::{self, Trust};
 
 use crate::harness::origin;
 use crate::harness::pebble::{self, Pebble, Place, REFUSED, believing, names};
-use crate::harness::tls::TlsClient;
-use crate::harness::{Coreway, DEADLINE, Origin, Start, eventually, eventually_within, get};
+use crate::harness::tls::{Authority, TlsClient};
+use crate::harness::{Coreway, DEADLINE, Origin, Start, eventually, eventually_within, get, site};
 
 /// A proxy with an entry point for each scheme that orders from `place`; it has no rules yet.
 fn proxy(place: &Place, options: &str) -> Coreway {
@@ -307,10 +307,14 @@ fn a_name_that_a_client_asks_for_is_ordered_if_a_rule_takes_it() {
     assert!(!coreway.log().contains("b.other.test"));
 }
 
-/// An authority with advice, which pebble has not: it passes everything on to pebble and adds what it advises.
+/// An authority with advice, which pebble has not: it passes everything on to pebble and adds what it advises. What is
+/// signed names `https://`, so a proxy stands before it.
 struct Advising {
-    front: Origin,
+    _front: Origin,
+    door: Coreway,
     told: Arc<Mutex<Told>>,
+    /// The certificate that its own is signed with.
+    root: PathBuf,
 }
 
 #[derive(Default)]
@@ -327,7 +331,21 @@ impl Advising {
         let told: Arc<Mutex<Told>> = Arc::default();
         let known = Arc::clone(&told);
         let front = Origin::new(move |request| known.lock().unwrap().answer(request));
-        Self { front, told }
+        let authority = Authority::new("front");
+        let folder = tempfile::tempdir().unwrap().keep();
+        fs::write(folder.join("root.pem"), authority.pem()).unwrap();
+        let door = Start::new()
+            .entry_point(&format!(
+                "[entryPoints.http.tls]\n[[entryPoints.http.tls.certificates]]\n{}",
+                authority.issue(&["127.0.0.1"]).toml()
+            ))
+            .serve(&format!("{}passHostHeader = true\n", site(&front)));
+        Self {
+            _front: front,
+            door,
+            told,
+            root: folder.join("root.pem"),
+        }
     }
 }
 
@@ -352,7 +370,7 @@ impl Told {
         let host = request.field("host").unwrap();
         let kind = request.field("content-type").unwrap_or("text/plain");
         let head = format!(
-            "{method} {path} HTTP/1.0\r\nHost: {host}\r\nX-Forwarded-Proto: http\r\nContent-Type: {kind}\r\n"
+            "{method} {path} HTTP/1.0\r\nHost: {host}\r\nX-Forwarded-Proto: https\r\nContent-Type: {kind}\r\n"
         );
         let asked = request.text();
         let answer = self.pebble.as_ref().unwrap().ask(&head, asked.as_bytes());
@@ -362,7 +380,7 @@ impl Told {
             let mut document: serde_json::Value = serde_json::from_slice(&body).unwrap();
             match &replaced {
                 Some(replaced) => document["replaces"] = replaced.clone().into(),
-                None => document["renewalInfo"] = format!("http://{host}/advice").into(),
+                None => document["renewalInfo"] = format!("https://{host}/advice").into(),
             }
             body = document.to_string().into_bytes();
         }
@@ -401,13 +419,14 @@ fn a_certificate_is_renewed_when_the_authority_wants_it() {
     let advising = Advising::new();
     let folder = tempfile::tempdir().unwrap();
     let coreway = Start::new()
+        .variable("LEGO_CA_CERTIFICATES", &advising.root.display().to_string())
         .flag("--logLevel=DEBUG")
         .table(&format!(
             "[entryPoints.https]\naddress = \"127.0.0.1:0\"\n[entryPoints.https.tls]\n\
              [acme]\nstorage = \"{}\"\nentryPoint = \"https\"\nkeyType = \"EC256\"\n\
-             caServer = \"{}/dir\"\nonHostRule = true\n{HTTP}\n",
+             caServer = \"https://{}/dir\"\nonHostRule = true\n{HTTP}\n",
             folder.path().join("acme.json").display(),
-            advising.front.url(),
+            advising.door.address(),
         ))
         .begin("");
     let pebble = open(Place::new(), &coreway);

@@ -175,6 +175,11 @@ pub(super) fn queue_length(kind: Kind, endpoint: &str, key: &str) -> usize {
 }
 
 /// How many requests and messages a store has had since it was started, as it counts them itself.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "what is counted is whole, never negative, and far below 2^53"
+)]
 pub(super) fn requests(kind: Kind, endpoint: &str) -> u64 {
     let metrics = |target: &str, name: &str, end: &str| -> f64 {
         let address: SocketAddr = endpoint.parse().expect("an address");
