@@ -69,8 +69,9 @@ pub(crate) enum End {
         keep_client: bool,
         keep_server: bool,
     },
-    /// The client sees a broken answer.
-    Cut,
+    /// The client sees a broken answer. `is_told`: by its framing, so that the connection can end in order, and answers
+    /// that are still on their way arrive.
+    Cut { is_told: bool },
     /// From here on bytes pass untouched; `first` came behind the server's 101.
     Tunnel { first: Buffer },
 }
@@ -105,13 +106,13 @@ pub(crate) async fn relay(
             let begun = forward::tunnel_stream(core, stream, answer, cookie, answering.at);
             return Ok(match begun {
                 Ok(()) => End::Tunnel { first: piece },
-                Err(_) => End::Cut,
+                Err(_) => End::Cut { is_told: false },
             });
         }
         forward::switching_head(answering.answer, answering.cookie, out.vec_mut());
         return Ok(match client.transport.send(out, &client.timer).await {
             Ok(()) => End::Tunnel { first: piece },
-            Err(_) => End::Cut,
+            Err(_) => End::Cut { is_told: false },
         });
     }
     if let Some((buffering, number)) = answering.buffering {
@@ -421,7 +422,9 @@ fn cut(client: &Client, to_client: &ToClient) -> End {
         // A plain close would look like the end of the body.
         client.transport.reset_on_close();
     }
-    End::Cut
+    End::Cut {
+        is_told: !to_client.close_delimited,
+    }
 }
 
 /// The head of the final answer (or a 101), and what came behind it.

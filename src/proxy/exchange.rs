@@ -53,8 +53,9 @@ pub(crate) enum After {
 }
 
 impl After {
-    /// After a complete answer that is the last one. A client that did not ask for that may have sent its next request
-    /// already: a plain close would then be a reset, which can overtake the answer.
+    /// After the last answer, when the client can see by its framing where it ends, or that it is cut short. A client that
+    /// did not ask for an end may have sent its next request already: a plain close would then be a reset, which overtakes
+    /// this answer and those before it that are still on their way.
     fn last(request: &Request) -> Self {
         if request.persistent {
             Self::Linger
@@ -717,8 +718,8 @@ async fn attempt(
             // The answer is complete, but where the client's body ends is not known.
             (end, _) => {
                 return Ok(match end? {
-                    End::Complete { .. } => After::Linger,
-                    End::Cut | End::Tunnel { .. } => After::Close,
+                    End::Complete { .. } | End::Cut { is_told: true } => After::Linger,
+                    End::Cut { is_told: false } | End::Tunnel { .. } => After::Close,
                 });
             }
         }
@@ -753,7 +754,8 @@ async fn attempt(
                 After::last(request)
             }
         }
-        End::Cut => After::Close,
+        End::Cut { is_told: true } => After::last(request),
+        End::Cut { is_told: false } => After::Close,
         End::Tunnel { first } => {
             if let Lane::Own(upstream) = &mut lane {
                 Box::pin(tunnel::run(client, upstream, inbound.take(), first)).await;

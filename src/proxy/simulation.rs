@@ -1377,7 +1377,7 @@ fn guards_keep_the_promises_too() {
 /// body of this one.
 #[test]
 fn promises_once_broken_are_kept() {
-    check([16, 4082], false);
+    check([16, 4082, 15919], false);
 }
 
 #[test]
