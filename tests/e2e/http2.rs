@@ -329,11 +329,7 @@ fn an_answer_that_is_cut_is_reset() {
 /// Asks for a WebSocket, on a connection of its own.
 fn open_websocket(coreway: &Coreway) -> (Http2, ResponseFuture, SendStream<Bytes>) {
     let client = Http2::connect(coreway.address());
-    client.run(async {
-        while !client.requests.is_extended_connect_protocol_enabled() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    });
+    client.run_until(|| client.requests.is_extended_connect_protocol_enabled());
     let mut opening = request("CONNECT", "/chat");
     opening
         .extensions_mut()
@@ -456,16 +452,9 @@ fn a_client_that_leaves_ends_its_exchanges() {
     let (told, mut stream) = client.begin(request("GET", "/"));
     stream.send_data(Bytes::new(), true).unwrap();
     client.run(async { tokio::task::yield_now().await });
-    client.run(async {
-        // The connection goes on while we wait.
-        while origin.connections_open() == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        stream.send_reset(h2::Reason::CANCEL);
-        while origin.connections_open() > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    });
+    client.run_until(|| origin.connections_open() > 0);
+    stream.send_reset(h2::Reason::CANCEL);
+    client.run_until(|| origin.connections_open() == 0);
     drop(told);
     let mut raw = Frames::greet(coreway.address());
     raw.ask(1, &GET);

@@ -1,7 +1,6 @@
 //! How often a frontend may be used, and how many exchanges may be under way at a backend.
 
 use std::thread;
-use std::time::Duration;
 
 use crate::harness::h2::{Http2, request};
 use crate::harness::origin::{Deaf, Exchange};
@@ -420,20 +419,11 @@ fn a_stream_that_is_reset_gives_its_place_back_and_the_connection_goes_on() {
     gives_its_place_back(Start::new(), &backend("b", &origin), |coreway| {
         let client = Http2::connect(coreway.address());
         let (_answer, mut stream) = client.begin(request("POST", "/"));
-        // The connection goes on while we wait.
-        client.run(async {
-            while origin.requests().is_empty() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        });
+        client.run_until(|| !origin.requests().is_empty());
         assert_taken(coreway);
         assert_eq!(client.get("/").status, 429, "another stream");
         stream.send_reset(h2::Reason::CANCEL);
-        client.run(async {
-            while origin.connections_open() > 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        });
+        client.run_until(|| origin.connections_open() == 0);
     });
 }
 
@@ -503,11 +493,7 @@ fn exchanges_over_http2_give_their_places_back() {
     gives_its_place_back(Start::new(), &backend("b", &origin), |coreway| {
         let client = Http2::connect(coreway.address());
         let _begun = client.begin(request("POST", "/"));
-        client.run(async {
-            while origin.requests().is_empty() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        });
+        client.run_until(|| !origin.requests().is_empty());
         assert_taken(coreway);
     });
     // The server resets the stream, before its answer and within it.

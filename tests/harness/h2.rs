@@ -12,7 +12,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use tokio::runtime::{Builder, Runtime};
 
-use super::wait::DEADLINE;
+use super::wait::{DEADLINE, POLL};
 
 /// A client on a connection of its own that does everything right.
 pub struct Http2 {
@@ -61,6 +61,16 @@ impl Http2 {
         self.runtime
             .block_on(async { tokio::time::timeout(DEADLINE, future).await })
             .expect("an end within the deadline")
+    }
+
+    /// Runs the connection until the condition holds; it stands still otherwise.
+    #[track_caller]
+    pub fn run_until(&self, mut condition: impl FnMut() -> bool) {
+        self.run(async {
+            while !condition() {
+                tokio::time::sleep(POLL).await;
+            }
+        });
     }
 
     /// Sends a request, with this body or none.
