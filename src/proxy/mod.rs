@@ -8,6 +8,7 @@ mod account;
 mod aliases;
 mod answer;
 mod asking;
+mod attempt;
 mod auth_server;
 mod body;
 mod budget;
@@ -27,11 +28,8 @@ mod incoming;
 mod link;
 mod listen;
 mod ourselves;
+mod own;
 mod page;
-#[expect(
-    dead_code,
-    reason = "the connections over HTTP/2 that use it are built on it"
-)]
 mod pipe;
 mod proxied;
 mod random;

@@ -232,11 +232,6 @@ impl Pipe {
         self.0.fresh.set(true);
         self.0.arrive(received);
     }
-
-    /// No more than a turn's worth waits to be sent: a sender that asks may write on.
-    pub(crate) fn has_room(&self) -> bool {
-        self.0.has_room()
-    }
 }
 
 impl Ends {

@@ -19,6 +19,7 @@ use super::connection::{self, Client};
 use super::core::Core;
 use super::exchange;
 use super::forward;
+use super::own;
 use super::pipe::{self, Pipe};
 use super::reply;
 use super::session::{HEAD_TEXT_KEPT, Session};
@@ -334,7 +335,7 @@ async fn answer(running: &Running<'_>, client: &Client, session: &mut Session, a
             core.counters.failures_client.add(1);
             tracing::debug!("refused a request from {}: {error:?}", client.address);
             let told = reply::of_request_error(&error);
-            exchange::refuse_stream(core, client, stream, session, told).await;
+            own::refuse_stream(core, client, stream, session, told).await;
         }
     }
     stream.end();
