@@ -2,7 +2,9 @@
 //!
 //! Owns the translation of the trait into requests, and the sessions of locks. Keys carry the flags that Traefik 1.7 wrote,
 //! so that both read each other's. Spec kv-stores 1.2, 3.1, 5; cluster 3.
-//! Read next: `http.rs`.
+//! Read next: `watch.rs` (how a change is found), `http.rs`.
+
+mod watch;
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -18,13 +20,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use self::watch::ConsulWatch;
 use super::backoff::spread;
 use super::connect::{Dialer, Endpoint, TlsSettings};
 use super::http::{Http, Question, Reply, TREE_TIMEOUT, encoded};
 use super::keep::{self, Keepers, Kept};
 use super::{
     Answer, Credentials, Environment, Error, Expected, Fenced, Kind, LOCK_SPREAD, Listing, Lock,
-    LockRequest, Pair, Position, Prefix, Seen, Settings, Store, Swap, Tls, Version, Watch, bounded,
+    LockRequest, Pair, Position, Prefix, Settings, Store, Swap, Tls, Version, Watch, bounded,
 };
 
 /// Flags of every key that is written, as Traefik 1.7's library marks those that can be locked.
@@ -179,16 +182,7 @@ impl Consul {
     }
 
     async fn tree(&self, below: &Prefix) -> Result<Listing, Error> {
-        let target = format!("/v1/kv/{}?recurse=&consistent=", encoded(below.root()));
-        let reply = self
-            .http
-            .ask(&Question::get(target).within(TREE_TIMEOUT))
-            .await?;
-        let position = Position(reply.number("x-consul-index").unwrap_or_default());
-        let entries: Vec<Entry> = match reply.status {
-            StatusCode::NOT_FOUND => Vec::new(),
-            _ => parse(&reply)?,
-        };
+        let (index, entries) = self.entries(below.root()).await?;
         let pairs = entries.iter().filter_map(|entry| {
             let path = below.path(&entry.key)?;
             Some(entry.value(&entry.key).map(|value| Pair {
@@ -197,7 +191,17 @@ impl Consul {
                 version: Version(entry.modify_index),
             }))
         });
-        bounded(pairs, position)
+        bounded(pairs, Position(index))
+    }
+
+    /// Every key that begins so, and the newest index among them.
+    async fn entries(&self, prefix: &str) -> Result<(u64, Vec<Entry>), Error> {
+        let target = format!("/v1/kv/{}?recurse=&consistent=", encoded(prefix));
+        let reply = self
+            .http
+            .ask(&Question::get(target).within(TREE_TIMEOUT))
+            .await?;
+        Ok((index_of(&reply), list_of(&reply)?))
     }
 
     async fn entry(&self, key: &str) -> Result<Option<Entry>, Error> {
@@ -220,9 +224,7 @@ impl Consul {
         );
         let question = Question::get(target).within(WAIT + WAIT_SLACK);
         let reply = self.http.ask(&question).await?;
-        // Zero would not wait at all, the next time.
-        let index = reply.number("x-consul-index").unwrap_or_default().max(1);
-        Ok((entry_of(&reply)?, index))
+        Ok((entry_of(&reply)?, index_of(&reply)))
     }
 
     /// Waits until nobody holds a lock. Nothing is asked of the store meanwhile but to say when it changes.
@@ -246,22 +248,18 @@ impl Consul {
         }
     }
 
-    /// Waits until something below a key may have changed since an index; the index since when it has not. Only the names
-    /// of the first level are asked for, so that a wait that ends without a change costs nothing, however big the tree.
-    async fn waited(&self, below: &str, index: Option<u64>) -> Result<u64, Error> {
-        let target = format!(
-            "/v1/kv/{}?keys=&separator=%2F&consistent=&index={}&wait={}s",
-            encoded(below),
-            index.unwrap_or_default(),
-            WAIT.as_secs(),
-        );
-        let question = Question::get(target).within(WAIT + WAIT_SLACK);
-        let reply = self.http.ask(&question).await?;
-        if reply.status != StatusCode::NOT_FOUND {
-            let _: Vec<String> = parse(&reply)?;
+    /// The names of the first level of what begins so, folders with their slash, and the newest index among all that is
+    /// below them: at once, or when it is not `index` any more, or after a while. So a wait that ends without a change
+    /// costs nothing, however big the tree.
+    async fn names(&self, prefix: &str, index: Option<u64>) -> Result<(u64, Vec<String>), Error> {
+        let mut target = format!("/v1/kv/{}?keys=&separator=%2F&consistent=", encoded(prefix));
+        let mut time = TREE_TIMEOUT;
+        if let Some(index) = index {
+            target += &format!("&index={index}&wait={}s", WAIT.as_secs());
+            time = WAIT + WAIT_SLACK;
         }
-        // Zero would not wait at all, the next time.
-        Ok(reply.number("x-consul-index").unwrap_or_default().max(1))
+        let reply = self.http.ask(&Question::get(target).within(time)).await?;
+        Ok((index_of(&reply), list_of(&reply)?))
     }
 
     async fn write(&self, target: String, body: Bytes) -> Result<bool, Error> {
@@ -354,12 +352,22 @@ fn all_of(folder: &str) -> Result<String, Error> {
     read().map_err(|error| Error::Settings(format!("CONSUL_CAPATH {folder}: {error}")))
 }
 
+/// How far Consul had come with what was asked for. Zero would not wait at all, the next time.
+fn index_of(reply: &Reply) -> u64 {
+    reply.number("x-consul-index").unwrap_or_default().max(1)
+}
+
+/// What an answer lists; nothing if there is nothing.
+fn list_of<T: serde::de::DeserializeOwned>(reply: &Reply) -> Result<Vec<T>, Error> {
+    match reply.status {
+        StatusCode::NOT_FOUND => Ok(Vec::new()),
+        _ => parse(reply),
+    }
+}
+
 /// The key that was asked for, if there is one.
 fn entry_of(reply: &Reply) -> Result<Option<Entry>, Error> {
-    if reply.status == StatusCode::NOT_FOUND {
-        return Ok(None);
-    }
-    let mut entries: Vec<Entry> = parse(reply)?;
+    let mut entries: Vec<Entry> = list_of(reply)?;
     Ok(entries.pop())
 }
 
@@ -430,14 +438,7 @@ impl Store for Consul {
     }
 
     fn watch(&self, below: &Prefix, _: Option<Position>) -> Box<dyn Watch> {
-        Box::new(ConsulWatch {
-            store: self.clone(),
-            below: below.clone(),
-            index: None,
-            was_read: false,
-            position: Position::default(),
-            waiting: None,
-        })
+        Box::new(ConsulWatch::new(self.clone(), below.clone()))
     }
 
     fn lock<'a>(&'a self, request: &'a LockRequest) -> Answer<'a, Box<dyn Lock>> {
@@ -464,69 +465,6 @@ impl Store for Consul {
 
     fn settled(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(self.keepers.settled())
-    }
-}
-
-/// Reads the whole tree whenever its index moves. It always begins with the whole tree: the names of the first level do not
-/// tell whether an index of long ago is still the newest.
-struct ConsulWatch {
-    store: Consul,
-    below: Prefix,
-    /// What the last wait returned.
-    index: Option<u64>,
-    /// Whether the tree was read after it.
-    was_read: bool,
-    position: Position,
-    /// The question under way, kept when the caller stops waiting for a while.
-    waiting: Option<Answer<'static, Waited>>,
-}
-
-enum Waited {
-    Index(u64),
-    Tree(Listing),
-}
-
-impl Watch for ConsulWatch {
-    fn next(&mut self) -> Answer<'_, Seen> {
-        Box::pin(async move {
-            loop {
-                let waiting = self.waiting.get_or_insert_with(|| {
-                    let (store, below) = (self.store.clone(), self.below.clone());
-                    match self.index {
-                        // First where the index stands, then the tree: what happens in between is seen twice, never missed.
-                        Some(_) if !self.was_read => {
-                            let is_first = self.position == Position::default();
-                            Box::pin(async move {
-                                if !is_first {
-                                    spread(READ_SPREAD).await;
-                                }
-                                store.tree(&below).await.map(Waited::Tree)
-                            })
-                        }
-                        index => Box::pin(async move {
-                            store.waited(below.root(), index).await.map(Waited::Index)
-                        }),
-                    }
-                });
-                let waited = waiting.as_mut().await;
-                self.waiting = None;
-                match waited? {
-                    Waited::Tree(listing) => {
-                        self.was_read = true;
-                        self.position = listing.position;
-                        return Ok(Seen::Whole(listing));
-                    }
-                    Waited::Index(index) if self.index == Some(index) => {
-                        return Ok(Seen::Quiet(self.position));
-                    }
-                    // Also when it has gone back: then it is another history.
-                    Waited::Index(index) => {
-                        self.index = Some(index);
-                        self.was_read = false;
-                    }
-                }
-            }
-        })
     }
 }
 

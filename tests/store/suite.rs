@@ -18,6 +18,7 @@ each_store!(
     a_watch_goes_on_where_another_ended,
     a_watch_that_is_not_asked_for_a_while_loses_nothing,
     a_big_tree_is_read_whole,
+    changes_of_a_big_tree_are_told_as_they_are,
 );
 
 /// Keys and values of a tree.
@@ -201,6 +202,8 @@ struct Mirror {
     watch: Box<dyn Watch>,
     pairs: Vec<(String, String)>,
     position: Position,
+    /// How often it was told the whole tree.
+    wholes: usize,
 }
 
 impl Mirror {
@@ -209,6 +212,7 @@ impl Mirror {
             watch: store.watch(prefix, since),
             pairs: Vec::new(),
             position: since.unwrap_or_default(),
+            wholes: 0,
         };
         if since.is_none() {
             mirror.step().await;
@@ -222,7 +226,10 @@ impl Mirror {
         self.position = seen.position();
         match seen {
             Seen::Quiet(_) => {}
-            Seen::Whole(listing) => self.pairs = shown(&listing.pairs),
+            Seen::Whole(listing) => {
+                self.wholes += 1;
+                self.pairs = shown(&listing.pairs);
+            }
             Seen::Changes { changes, .. } => {
                 for change in changes {
                     let key = match &change {
@@ -343,5 +350,78 @@ fn a_big_tree_is_read_whole(kind: Kind) {
             expected.push((path, value.clone()));
         }
         assert_eq!(tree(&store, &prefix).await, expected);
+    });
+}
+
+/// Names that begin alike, that others go on after, and that are not ASCII.
+fn name_of(number: u64) -> String {
+    match number % 5 {
+        0 => format!("backends/b{number}/servers/s/url"),
+        1 => format!("backends/b{number}/servers/s/weight"),
+        2 => format!("frontends/{number}é.example/backend"),
+        3 => format!("frontends/ü{number}/routes/r/rule"),
+        _ => format!("top{number}"),
+    }
+}
+
+fn changes_of_a_big_tree_are_told_as_they_are(kind: Kind) {
+    let Some((store, prefix)) = shared(kind) else {
+        return;
+    };
+    run(async {
+        let pairs: Vec<_> = (0..1500)
+            .map(|number| (prefix.key(&name_of(number)), "0".into()))
+            .collect();
+        within(store.put_all(&pairs)).await.unwrap();
+        let mut mirror = Mirror::new(&store, &prefix, None).await;
+        // Some change, some are new, some go; what they are is the same each time.
+        let mut random = 7u64;
+        let mut next = |below: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        for round in 0..20 {
+            let mut writing = tokio::task::JoinSet::new();
+            for _ in 0..=next(5) {
+                let (store, mut path) = (Arc::clone(&store), name_of(next(1800)));
+                // What is left of a folder without a key is told by a listing of etcd v2, and not by its watch.
+                let is_gone = next(3) == 0 && (kind != Kind::EtcdV2 || path.starts_with("top"));
+                if kind == Kind::Consul && next(4) == 0 {
+                    // A value, and others below it; or only a folder's mark.
+                    path = ["backends/b20", "backends/b20/", "top4/x", ""][next(4) as usize]
+                        .to_owned();
+                }
+                let key = prefix.key(&path);
+                // All at once, so that some are written while others are being read.
+                writing.spawn(async move {
+                    if is_gone {
+                        within(store.delete(&key)).await.unwrap();
+                    } else {
+                        within(store.put(&key, format!("{round}").as_bytes()))
+                            .await
+                            .unwrap();
+                    }
+                });
+            }
+            if round % 2 == 0 {
+                writing.join_all().await;
+            } else {
+                let _ = tokio::join!(
+                    writing.join_all(),
+                    tokio::time::timeout(std::time::Duration::from_millis(5), mirror.step())
+                );
+            }
+            let expected = tree(&store, &prefix).await;
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|(key, value)| (&**key, &**value))
+                .collect();
+            mirror.becomes(&expected).await;
+        }
+        if kind == Kind::Consul {
+            assert_eq!(mirror.wholes, 1, "what did not change is not read again");
+        }
     });
 }
