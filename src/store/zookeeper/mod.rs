@@ -65,6 +65,18 @@ struct Node {
     stat: Stat,
 }
 
+/// A reading of many nodes, one after the other.
+struct Walk {
+    nodes: Vec<(String, Node)>,
+    /// How far the ensemble had come with the last one.
+    zxid: i64,
+    /// The newest transaction that changed one of them or their number.
+    newest: i64,
+    /// Every name that was listed was found, and as many of them as their parent said before: else some were removed, which
+    /// what is left does not tell.
+    is_steady: bool,
+}
+
 impl ZooKeeper {
     /// # Errors
     /// `Error::Settings`.
@@ -117,12 +129,12 @@ impl ZooKeeper {
         })
     }
 
-    /// Waits until the member we speak to knows what the ensemble knew at this time.
-    async fn sync(&self) -> Result<(), Error> {
+    /// Waits until the member we speak to knows what the ensemble knew at this time; how far that was.
+    async fn sync(&self) -> Result<i64, Error> {
         let answered = self
             .send(op::SYNC, Writer::default().text("/"), None)
             .await?;
-        expect(answered, "/").map(drop)
+        expect(answered, "/").map(|answered| answered.zxid)
     }
 
     async fn node(&self, path: &str) -> Result<Option<Node>, Error> {
@@ -183,18 +195,25 @@ impl ZooKeeper {
         Ok(answers)
     }
 
-    /// Every node at and below a path, level by level, and how far the ensemble had come before the first and with the last.
-    async fn walk(&self, root: &str) -> Result<(Vec<(String, Node)>, i64), Error> {
-        let mut zxid = 0;
+    /// Every node at and below a path, level by level.
+    async fn walk(&self, root: &str) -> Result<Walk, Error> {
+        let (mut zxid, mut newest) = (0, 0);
+        let mut is_steady = true;
         let mut all = Vec::new();
         let mut level = vec![root.to_owned()];
         while !level.is_empty() {
             let nodes = self.nodes(&level, &mut zxid).await?;
             let mut parents = Vec::new();
+            let mut children = Vec::new();
             for (path, node) in level.into_iter().zip(nodes) {
-                let Some(node) = node else { continue };
+                let Some(node) = node else {
+                    is_steady = false;
+                    continue;
+                };
+                newest = newest.max(node.stat.newest);
                 if node.stat.children > 0 {
                     parents.push(path.clone());
+                    children.push(node.stat.children);
                 }
                 all.push((path, node));
             }
@@ -204,6 +223,10 @@ impl ZooKeeper {
                 )));
             }
             let lists = self.children(&parents, &mut zxid).await?;
+            is_steady &= lists
+                .iter()
+                .zip(children)
+                .all(|(list, count)| usize::try_from(count) == Ok(list.len()));
             level = parents
                 .iter()
                 .zip(lists)
@@ -216,19 +239,33 @@ impl ZooKeeper {
                 .filter(|path| !is_lock(path))
                 .collect();
         }
-        Ok((all, zxid))
+        Ok(Walk {
+            nodes: all,
+            zxid,
+            newest,
+            is_steady,
+        })
     }
 
-    /// Reads until two readings are the same: a tree is not read at one moment, so somebody may have written meanwhile.
+    /// Reads a tree, which cannot be done at one moment, so somebody may write meanwhile. Where nothing in it is newer than the
+    /// beginning of a reading, it is what there was at that moment; else it is read until two readings are the same.
     async fn tree(&self, below: &Prefix) -> Result<Listing, Error> {
-        self.sync().await?;
         let mut before: Option<Listing> = None;
         for _ in 0..READS_MAX {
-            let (nodes, zxid) = self.walk(root_of(below)).await?;
-            let pairs = nodes
+            let began = self.sync().await?;
+            let walk = self.walk(root_of(below)).await?;
+            let is_of_one_moment = walk.is_steady && walk.newest <= began;
+            let pairs = walk
+                .nodes
                 .into_iter()
                 .filter_map(|(path, node)| pair(below, &path, node).map(Ok));
-            let listing = bounded(pairs, position(zxid))?;
+            let listing = bounded(pairs, position(walk.zxid))?;
+            if is_of_one_moment {
+                return Ok(Listing {
+                    position: position(began),
+                    ..listing
+                });
+            }
             match before.replace(listing) {
                 Some(earlier) if Some(&earlier.pairs) == before.as_ref().map(|now| &now.pairs) => {
                     return Ok(earlier);
@@ -455,7 +492,7 @@ impl Store for ZooKeeper {
     fn delete_below<'a>(&'a self, below: &'a Prefix) -> Answer<'a, ()> {
         Box::pin(async move {
             let root = root_of(below);
-            let (nodes, _) = self.walk(root).await?;
+            let Walk { nodes, .. } = self.walk(root).await?;
             // Deepest first: the walk went level by level.
             for (path, _) in nodes.iter().rev().filter(|(path, _)| path != "/") {
                 let answered = self.remove(path).await?;

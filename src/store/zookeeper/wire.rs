@@ -140,7 +140,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn stat(&mut self) -> Result<Stat, Error> {
-        let _created = self.long()?;
+        let created = self.long()?;
         let modified = self.long()?;
         let _times = (self.long()?, self.long()?);
         let version = self.int()?;
@@ -148,8 +148,9 @@ impl<'a> Reader<'a> {
         let owner = self.long()?;
         let _length = self.int()?;
         let children = self.int()?;
-        let _children_modified = self.long()?;
+        let children_modified = self.long()?;
         Ok(Stat {
+            newest: created.max(modified).max(children_modified),
             modified,
             version,
             owner,
@@ -161,6 +162,8 @@ impl<'a> Reader<'a> {
 /// What is known of a node beside its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stat {
+    /// The newest transaction that made it, wrote its data, or made or removed a node directly below it.
+    pub(super) newest: i64,
     /// The transaction that wrote its data last.
     pub(super) modified: i64,
     /// How often its data was written.
