@@ -5,8 +5,9 @@
 //! Never asks a store; never leaves anything out because of something else.
 //! Read next: `keys.rs`.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::ConfigError;
@@ -30,6 +31,10 @@ pub struct DynamicKeys {
     tls: BTreeMap<String, Known<TlsEntry>>,
     /// Those of the last tree that belong to no name.
     others: Problems,
+    /// What the last tree said.
+    dynamic: Dynamic,
+    /// Every key of the last tree that counts is spelt in the one usual way, so all keys of a name stand together in it.
+    is_plain: bool,
 }
 
 /// What was made of the keys of one name.
@@ -62,6 +67,8 @@ impl DynamicKeys {
             frontends: BTreeMap::new(),
             tls: BTreeMap::new(),
             others: Problems::default(),
+            dynamic: Dynamic::default(),
+            is_plain: false,
         }
     }
 
@@ -85,12 +92,8 @@ impl DynamicKeys {
             self.prefix = prefix.into();
         }
         keys::sort(&mut pairs);
-        let mut reader = Reader {
-            prefix,
-            constraints: &self.constraints,
-            problems: Problems::default(),
-            others: Problems::default(),
-        };
+        self.is_plain = pairs.iter().all(|pair| is_plain(pair.key));
+        let mut reader = Reader::new(prefix, &self.constraints);
         let (mut backends, mut frontends, mut tls) =
             (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for group in
@@ -100,38 +103,140 @@ impl DynamicKeys {
             let (Some(folder), Some(name)) = (steps.next(), steps.next()) else {
                 continue;
             };
-            if folder.eq_ignore_ascii_case("backends") {
-                reader.item(
-                    name,
-                    group,
-                    &mut self.backends,
-                    &mut backends,
-                    Reader::backend,
-                );
-            } else if folder.eq_ignore_ascii_case("frontends") {
-                reader.item(
-                    name,
-                    group,
-                    &mut self.frontends,
-                    &mut frontends,
-                    Reader::frontend,
-                );
-            } else if folder.eq_ignore_ascii_case("tls") {
-                reader.item(name, group, &mut self.tls, &mut tls, Reader::tls);
+            match Folder::of(folder) {
+                Some(Folder::Backends) => {
+                    let before = &mut self.backends;
+                    reader.item(name, group, before, &mut backends, Reader::backend);
+                }
+                Some(Folder::Frontends) => {
+                    let before = &mut self.frontends;
+                    reader.item(name, group, before, &mut frontends, Reader::frontend);
+                }
+                Some(Folder::Tls) => {
+                    reader.item(name, group, &mut self.tls, &mut tls, Reader::tls);
+                }
+                None => {}
             }
         }
         (self.backends, self.frontends, self.tls) = (backends, frontends, tls);
         self.others = reader.others.clone();
         reader.problems.append(reader.others);
-        let dynamic = Dynamic {
+        self.dynamic = Dynamic {
             backends: items(&self.backends).collect(),
             frontends: items(&self.frontends).collect(),
-            tls: items(&self.tls)
-                .map(|(_, entry)| TlsEntry::clone(&entry))
-                .collect(),
+            tls: entries(&self.tls),
         };
-        (dynamic, reader.problems)
+        (self.dynamic.clone(), reader.problems)
     }
+
+    /// [`DynamicKeys::read`] of a tree that differs from the last one that was read in these keys only. Nothing else of it is
+    /// looked at.
+    pub fn read_changed<V: AsRef<[u8]>>(
+        &mut self,
+        prefix: &str,
+        tree: &BTreeMap<String, V>,
+        changed: &[String],
+    ) -> (Dynamic, Problems) {
+        let is_usual = self.is_plain && changed.iter().all(|key| is_plain(key));
+        if !is_usual || *self.prefix != *prefix {
+            let pairs = tree.iter().map(|(key, value)| Pair::new(key, value));
+            return self.read(prefix, pairs.collect());
+        }
+        let mut reader = Reader::new(prefix, &self.constraints);
+        let names: BTreeSet<(&str, &str)> = changed
+            .iter()
+            .filter_map(|key| {
+                let mut steps = key.split('/');
+                Some((steps.next()?, steps.next().filter(|name| !name.is_empty())?))
+            })
+            .collect();
+        for (folder, name) in names {
+            let Some(kind) = Folder::of(folder) else {
+                continue;
+            };
+            let group = group(tree, &format!("{folder}/{name}"));
+            match kind {
+                Folder::Backends => {
+                    let known = &mut self.backends;
+                    let item = reader.again(name, &group, known, Reader::backend);
+                    replace(&mut self.dynamic.backends, name, item);
+                }
+                Folder::Frontends => {
+                    let known = &mut self.frontends;
+                    let item = reader.again(name, &group, known, Reader::frontend);
+                    replace(&mut self.dynamic.frontends, name, item);
+                }
+                Folder::Tls => {
+                    reader.again(name, &group, &mut self.tls, Reader::tls);
+                    self.dynamic.tls = entries(&self.tls);
+                }
+            }
+        }
+        (self.dynamic.clone(), reader.problems)
+    }
+}
+
+/// What is below the prefix and counts.
+#[derive(Clone, Copy)]
+enum Folder {
+    Backends,
+    Frontends,
+    Tls,
+}
+
+impl Folder {
+    /// In any case.
+    fn of(step: &str) -> Option<Self> {
+        let is = |name: &str| step.eq_ignore_ascii_case(name);
+        match step {
+            _ if is("backends") => Some(Self::Backends),
+            _ if is("frontends") => Some(Self::Frontends),
+            _ if is("tls") => Some(Self::Tls),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a key is spelt as nearly all are: nothing else can then be meant by the same folder and name. One that does not
+/// count is.
+fn is_plain(key: &str) -> bool {
+    let mut steps = key.split('/').filter(|step| !step.is_empty());
+    let Some(folder) = steps.next() else {
+        return true;
+    };
+    let is_lower = !folder.bytes().any(|byte| byte.is_ascii_uppercase());
+    Folder::of(folder).is_none()
+        || is_lower
+            && !key.starts_with('/')
+            && !key.contains("//")
+            && steps.next().is_none_or(|name| !name.contains(['\\', '\n']))
+}
+
+/// The pairs of one name of a tree whose keys are plain.
+fn group<'t, V: AsRef<[u8]>>(tree: &'t BTreeMap<String, V>, name: &str) -> Vec<Pair<'t>> {
+    let below = format!("{name}/");
+    let own = tree.get_key_value(name).into_iter();
+    let others = tree.range::<str, _>((Bound::Included(&*below), Bound::Unbounded));
+    let others = others.take_while(|(key, _)| key.starts_with(&below));
+    let mut pairs: Vec<_> = own
+        .chain(others)
+        .map(|(key, value)| Pair::new(key, value))
+        .collect();
+    keys::sort(&mut pairs);
+    pairs
+}
+
+fn replace<T>(items: &mut BTreeMap<String, Shared<T>>, name: &str, item: Option<Shared<T>>) {
+    match item {
+        Some(item) => items.insert(name.to_owned(), item),
+        None => items.remove(name),
+    };
+}
+
+fn entries(known: &BTreeMap<String, Known<TlsEntry>>) -> Vec<TlsEntry> {
+    items(known)
+        .map(|(_, entry)| TlsEntry::clone(&entry))
+        .collect()
 }
 
 fn items<T>(known: &BTreeMap<String, Known<T>>) -> impl Iterator<Item = (String, Shared<T>)> {
@@ -149,7 +254,31 @@ struct Reader<'r> {
 
 type Made<T> = Result<Option<T>, ConfigError>;
 
-impl Reader<'_> {
+impl<'r> Reader<'r> {
+    fn new(prefix: &'r str, constraints: &'r [Constraint]) -> Self {
+        Self {
+            prefix,
+            constraints,
+            problems: Problems::default(),
+            others: Problems::default(),
+        }
+    }
+
+    /// Makes the item of one name again, whose keys are these now.
+    fn again<T>(
+        &mut self,
+        name: &str,
+        group: &[Pair<'_>],
+        known: &mut BTreeMap<String, Known<T>>,
+        make: fn(&mut Self, Branch<'_>) -> Made<T>,
+    ) -> Option<Shared<T>> {
+        let mut before = BTreeMap::from_iter(known.remove_entry(name));
+        if !group.is_empty() {
+            self.item(name, group, &mut before, known, make);
+        }
+        known.get(name)?.item.clone()
+    }
+
     /// Makes an item of the keys of one name, or takes what was made of them before.
     fn item<T>(
         &mut self,
@@ -824,7 +953,61 @@ mod tests {
         assert_eq!(dynamic.frontends["b"].place.to_string(), "q/frontends/b");
     }
 
+    /// Keys that say something, and some that only look like it.
+    const KEYS: &[&str] = &[
+        "backends/a/servers/s/url",
+        "backends/a/servers/s/weight",
+        "backends/a",
+        "backends/a-b/servers/s/url",
+        "backends/b/",
+        "backends/b/maxconn/amount",
+        "backends/",
+        "frontends/a/routes/r/rule",
+        "frontends/a/priority",
+        "frontends/A/routes/r/rule",
+        "frontends/ab/backend",
+        "tls/1/certificate/certfile",
+        "tls/1/certificate/keyfile",
+        "tls/2/certificate/certfile",
+        "alias",
+        "leader/x",
+        // Keys of a name that do not stand together, and names that are one.
+        "Frontends/a/backend",
+        "frontends//a/backend",
+        "/backends/a/servers/t/url",
+        "frontends/\\u0061/priority",
+    ];
+
     proptest::proptest! {
+        #[test]
+        fn what_changed_is_read_as_if_all_were(
+            steps in proptest::collection::vec(
+                proptest::collection::vec((0..KEYS.len() + 12, proptest::option::of(0..3usize)), 1..4), 1..16),
+        ) {
+            let mut keys = DynamicKeys::new(Vec::new());
+            let mut tree: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+            for step in steps {
+                let mut changed = BTreeSet::new();
+                for (at, value) in step {
+                    // The odd ones seldom: with one of them everything is read.
+                    let key = KEYS[if at < KEYS.len() { at } else { at % 12 }].to_owned();
+                    match value {
+                        Some(value) => tree.insert(key.clone(), ["1", "x", "http://a"][value].into()),
+                        None => tree.remove(&key),
+                    };
+                    changed.insert(key);
+                }
+                let changed: Vec<String> = changed.into_iter().collect();
+                let (dynamic, _) = keys.read_changed("p", &tree, &changed);
+                let mut anew = DynamicKeys::new(Vec::new());
+                let pairs = tree.iter().map(|(key, value)| Pair::new(key, value)).collect();
+                let (expected, problems) = anew.read("p", pairs);
+                proptest::prop_assert_eq!(dynamic, expected);
+                proptest::prop_assert_eq!(keys.problems(), anew.problems());
+                proptest::prop_assert_eq!(problems.errors.len(), anew.problems().errors.len());
+            }
+        }
+
         #[test]
         fn arbitrary_trees_never_panic(keys in proptest::collection::vec((
             proptest::sample::select(vec![

@@ -14,9 +14,9 @@ use tracing::{debug, error, info, warn};
 
 use super::{Board, Update, file};
 use crate::config::option::Constraint;
-use crate::config::{Dynamic, DynamicKeys, Pair};
+use crate::config::{Dynamic, DynamicKeys, Pair, Problems};
 use crate::store::backoff::Backoff;
-use crate::store::{Follower, Listing, Prefix, Store, Tree};
+use crate::store::{self, Changed, Follower, Listing, Prefix, Store};
 
 /// The key whose value names another tree.
 const ALIAS: &str = "alias";
@@ -56,6 +56,7 @@ pub async fn run(mut follower: Follower, options: Options, updates: mpsc::Sender
         store: follower.store().clone(),
         keys: DynamicKeys::new(options.constraints),
         prefix: options.prefix,
+        is_current: false,
         alias: None,
         retry: None,
         backoff: Backoff::default(),
@@ -66,7 +67,7 @@ pub async fn run(mut follower: Follower, options: Options, updates: mpsc::Sender
     loop {
         let retry = provider.retry;
         let step = tokio::select! {
-            update = follower.next() => provider.take(update.tree).await,
+            update = follower.next() => provider.take(update).await,
             () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => provider.read_alias().await,
             () = provider.updates.closed() => Err(Ended),
         };
@@ -84,6 +85,8 @@ struct Provider {
     store: Arc<dyn Store>,
     keys: DynamicKeys,
     prefix: Prefix,
+    /// What was read last is the tree below the prefix, as it was with the last update.
+    is_current: bool,
     /// The tree that is read instead of the one below the prefix.
     alias: Option<String>,
     /// The tree of the alias is still to be read, at this time.
@@ -97,17 +100,28 @@ struct Provider {
 
 impl Provider {
     /// Takes a tree that is different from the one before.
-    async fn take(&mut self, tree: &Tree) -> Result<(), Ended> {
+    async fn take(&mut self, update: store::Update<'_>) -> Result<(), Ended> {
+        let store::Update { tree, changed, .. } = update;
         let alias = tree.get(ALIAS).and_then(|value| alias(value));
+        let is_current = std::mem::replace(&mut self.is_current, alias.is_none());
         match alias {
             None => {
                 if self.alias.take().is_some() {
                     info!("There is no alias any more, reading {}", self.prefix.name());
                 }
                 self.retry = None;
-                let pairs = tree.iter().map(|(key, value)| Pair::new(key, value));
-                let prefix = self.prefix.clone();
-                self.send(&prefix, pairs.collect()).await
+                let began = Instant::now();
+                let prefix = self.prefix.name();
+                let read = match changed {
+                    Changed::Keys(changed) if is_current => {
+                        self.keys.read_changed(prefix, tree, &changed)
+                    }
+                    _ => {
+                        let pairs = tree.iter().map(|(key, value)| Pair::new(key, value));
+                        self.keys.read(prefix, pairs.collect())
+                    }
+                };
+                self.send(read, began).await
             }
             // Below the prefix something else is different, which does not count now.
             Some(alias) if self.alias.as_ref() == Some(&alias) => Ok(()),
@@ -130,8 +144,10 @@ impl Provider {
         for prefix in Prefix::spellings(self.store.kind(), alias) {
             match self.store.list(&prefix).await {
                 Ok(Listing { pairs, .. }) if pairs.iter().any(|pair| counts(&pair.key)) => {
+                    let began = Instant::now();
                     let pairs = pairs.iter().map(|pair| Pair::new(&pair.key, &pair.value));
-                    return self.send(&prefix, pairs.collect()).await;
+                    let read = self.keys.read(prefix.name(), pairs.collect());
+                    return self.send(read, began).await;
                 }
                 Ok(_) => {}
                 Err(error) => {
@@ -148,10 +164,10 @@ impl Provider {
         Ok(())
     }
 
-    async fn send(&mut self, prefix: &Prefix, pairs: Vec<Pair<'_>>) -> Result<(), Ended> {
+    /// Hands on what was read since `began`.
+    async fn send(&mut self, read: (Dynamic, Problems), began: Instant) -> Result<(), Ended> {
         let provider = self.store.kind().provider();
-        let began = Instant::now();
-        let (mut dynamic, problems) = self.keys.read(prefix.name(), pairs);
+        let (mut dynamic, problems) = read;
         for problem in &problems.errors {
             error!("{problem}");
         }
