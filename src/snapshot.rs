@@ -54,9 +54,9 @@ impl Proofs {
 pub struct Snapshot {
     /// Grows by one with every published configuration; 0 is the empty one a core starts with.
     pub generation: u64,
-    /// Indexed by `EntryPointId`.
-    pub tries: Vec<Trie>,
-    /// Indexed by `FrontendId`. Shared with other generations of this core, and with no other core.
+    /// Indexed by `EntryPointId`. Shared with other generations of this core, and with no other core.
+    pub tries: Vec<Arc<Trie>>,
+    /// Indexed by `FrontendId`, and shared in the same way.
     pub frontends: Vec<Arc<Frontend>>,
     /// Indexed by `EntryPointId`: TLS with the certificates of this generation. `None`, or no such index: as in `Settings`.
     pub tls: Vec<Option<tls::Server>>,
@@ -106,7 +106,7 @@ impl Snapshot {
 
     /// The trie of an entry point, `None` before the first configuration.
     pub fn trie(&self, id: EntryPointId) -> Option<&Trie> {
-        self.tries.get(usize::from(id.0))
+        self.tries.get(usize::from(id.0)).map(|trie| &**trie)
     }
 
     /// The TLS of an entry point, where this generation has certificates for it.

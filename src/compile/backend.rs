@@ -5,14 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::auth::KnownNonces;
 use super::auth_server::AuthServers;
 use super::balance::{Kept, Written, unknown_method};
 use super::health::{self, Check, Question};
-use super::reuse::{Last, MadeBackend, MadeFrontend};
+use super::reuse::{Last, MadeBackend, MadeFrontend, MadeTrie};
 use super::{Rejection, Severity, World, breaker, buffering};
 use crate::backend::availability::Availability;
 use crate::backend::breaker::Breaker;
@@ -148,6 +148,20 @@ impl ServerUrl {
         })
     }
 
+    /// The host of a URL, if it is a name.
+    pub(super) fn named_host(url: &str) -> Option<String> {
+        // Nearly all are addresses, and seen to be at once.
+        let rest = url
+            .strip_prefix("http://")
+            .or_else(|| url.strip_prefix("https://"));
+        let host = rest.and_then(|rest| rest.split([':', '/', '?', '#']).next());
+        if !url.contains('@') && host.is_some_and(|host| host.parse::<Ipv4Addr>().is_ok()) {
+            return None;
+        }
+        let url = Self::parse(url).ok()?;
+        (url.address().is_none() && !url.host.is_empty()).then_some(url.host)
+    }
+
     /// The host, if it is an IP address.
     pub fn address(&self) -> Option<IpAddr> {
         self.host.parse().ok()
@@ -195,6 +209,7 @@ pub struct Memory {
 }
 
 /// Provider, then name.
+pub(super) type Name<'a> = (&'a str, &'a str);
 pub(super) type BackendName = (String, String);
 pub(super) type FrontendName = (String, String);
 
@@ -260,18 +275,22 @@ impl Memory {
 
     /// Forgets what this generation does not have. Returns the pool keys that no longer occur, and those that name
     /// another address now: an exchange may have put a connection back after its address was gone.
-    pub(super) fn retire(&mut self, used: &Backends, asked: &AuthServers) -> Vec<PoolKey> {
+    pub(super) fn retire(&mut self, used: &Backends<'_>, asked: &AuthServers) -> Vec<PoolKey> {
         let generation = self.generation;
-        let keys: BTreeSet<PoolKey> = used
+        let keys = used
             .made
             .iter()
             .flatten()
             .flat_map(|made| made.copies[0].servers.iter().map(|server| server.pool))
-            .chain(asked.pools())
-            .collect();
+            .chain(asked.pools());
+        // Keys are numbers in a row, so a list says which occur.
+        let mut occurs = vec![false; self.pools_made as usize];
+        for key in keys {
+            occurs[key.0 as usize] = true;
+        }
         let mut retired = Vec::new();
         self.pools.retain(|_, key| {
-            let kept = keys.contains(key);
+            let kept = occurs[key.0 as usize];
             if !kept {
                 retired.push(*key);
             }
@@ -281,13 +300,20 @@ impl Memory {
         self.pools_retired
             .extend(retired.iter().map(|key| (generation, *key)));
         retired.append(&mut self.pools_renamed);
-        self.balancing.retain(|name, _| used.ids.contains_key(name));
-        self.under_way.retain(|name, _| used.ids.contains_key(name));
-        self.breakers.retain(|name, _| used.ids.contains_key(name));
-        self.ejections.retain(|name, _| used.ids.contains_key(name));
+        // Every backend that was made has a place, a position in the balancing, and nothing else without these: as many of
+        // them as there are backends are those of just these.
+        let count = used.made.iter().flatten().count();
+        if self.places.len() == count && self.balancing.len() == count {
+            return retired;
+        }
+        let is_asked = |name: &BackendName| used.is_usable(name).is_some();
+        self.balancing.retain(|name, _| is_asked(name));
+        self.under_way.retain(|name, _| is_asked(name));
+        self.breakers.retain(|name, _| is_asked(name));
+        self.ejections.retain(|name, _| is_asked(name));
         let free = &mut self.places_free;
         self.places.retain(|name, place| {
-            let kept = used.ids.get(name).is_some_and(Result::is_ok);
+            let kept = used.is_usable(name) == Some(true);
             if !kept {
                 free.push(*place);
             }
@@ -447,10 +473,10 @@ impl Memory {
 
 /// The backends that frontends have asked for so far.
 #[derive(Debug, Default)]
-pub(super) struct Backends {
+pub(super) struct Backends<'a> {
     /// Each at its place, which is its id.
     made: Vec<Option<MadeBackend>>,
-    ids: HashMap<BackendName, Result<u32, BackendError>>,
+    written: HashMap<Name<'a>, Asked<'a>>,
     pub(super) host_names: BTreeSet<String>,
     pub(super) checks: Vec<Check>,
     /// Of options for which something else stands.
@@ -459,38 +485,73 @@ pub(super) struct Backends {
     pub(super) last: Last,
 }
 
-impl Backends {
+/// A backend that frontends may ask for.
+#[derive(Debug)]
+struct Asked<'a> {
+    written: &'a Shared<dynamic::Backend>,
+    /// `None` before the first one does.
+    id: Option<Result<u32, BackendError>>,
+}
+
+impl<'a> Backends<'a> {
     /// None yet, in this world.
-    pub(super) fn new(world: &World, memory: &mut Memory) -> Self {
+    pub(super) fn new(
+        providers: &'a BTreeMap<String, Arc<Dynamic>>,
+        world: &World,
+        memory: &mut Memory,
+    ) -> Self {
+        // One list of all: a look into the sorted ones of the providers for each frontend costs several times as much.
+        let count = providers.values().map(|written| written.backends.len());
+        let mut written = HashMap::with_capacity(count.sum());
+        for (provider, dynamic) in providers {
+            written.extend(dynamic.backends.iter().map(|(name, written)| {
+                let asked = Asked { written, id: None };
+                ((provider.as_str(), name.as_str()), asked)
+            }));
+        }
         Self {
+            written,
             last: std::mem::take(&mut memory.last).in_world(world),
             ..Self::default()
         }
     }
 
-    /// Id of the backend, compiling it if this is the first frontend that names it.
+    /// Id of the backend, compiling it if this is the first frontend that names it. `None`: there is no such backend.
     pub(super) fn id(
         &mut self,
-        name: BackendName,
-        written: &Shared<dynamic::Backend>,
+        name: Name<'a>,
         world: &World,
         memory: &mut Memory,
-    ) -> Result<u32, BackendError> {
-        if let Some(known) = self.ids.get(&name) {
-            return known.clone();
+    ) -> Option<Result<u32, BackendError>> {
+        let asked = self.written.get(&name)?;
+        if let Some(known) = &asked.id {
+            return Some(known.clone());
         }
-        let made = match self.last.backend(&name, written, world) {
+        let written = asked.written;
+        let made = match self.last.backend(name, written, world) {
             Some(made) => Ok(made),
-            None => self.compile(&name, written, world, memory),
+            None => {
+                let name = (name.0.to_owned(), name.1.to_owned());
+                self.compile(&name, written, world, memory)
+            }
         };
-        let id = made.map(|made| self.put(memory.place(&name), made));
-        self.ids.insert(name, id.clone());
-        id
+        let id = made.map(|made| self.put(made));
+        if let Some(asked) = self.written.get_mut(&name) {
+            asked.id = Some(id.clone());
+        }
+        Some(id)
     }
 
-    fn put(&mut self, place: u32, made: MadeBackend) -> u32 {
+    /// Whether a backend that was asked for can be used.
+    fn is_usable(&self, name: &BackendName) -> Option<bool> {
+        let asked = self.written.get(&(name.0.as_str(), name.1.as_str()));
+        Some(asked?.id.as_ref()?.is_ok())
+    }
+
+    fn put(&mut self, made: MadeBackend) -> u32 {
         self.checks.extend_from_slice(&made.checks);
         self.host_names.extend(made.host_names.iter().cloned());
+        let place = made.place;
         let at = place as usize;
         if self.made.len() <= at {
             self.made.resize_with(at + 1, || None);
@@ -509,17 +570,17 @@ impl Backends {
             .collect()
     }
 
-    /// With the frontends that use them, what the next compilation may use again.
+    /// With the frontends that use them and their tries, what the next compilation may use again.
     pub(super) fn remembered(
         mut self,
-        providers: &BTreeMap<String, Arc<Dynamic>>,
-        frontends: impl Iterator<Item = (FrontendName, MadeFrontend)>,
+        tries: Vec<MadeTrie>,
+        frontends: impl Iterator<Item = (Name<'a>, &'a Shared<dynamic::Frontend>, MadeFrontend)>,
     ) -> Last {
-        let backends = self.ids.into_iter().filter_map(|(name, id)| {
-            let made = self.made[id.ok()? as usize].take()?;
-            Some((name, made))
+        let backends = self.written.into_iter().filter_map(|(name, asked)| {
+            let made = self.made[asked.id?.ok()? as usize].take()?;
+            Some((name, asked.written, made))
         });
-        self.last.replaced(providers, frontends, backends)
+        self.last.replaced(tries, frontends, backends)
     }
 
     fn compile(
@@ -667,6 +728,7 @@ impl Backends {
         });
         let others: Vec<_> = others.collect();
         Ok(MadeBackend {
+            place: memory.place(name),
             copies: std::iter::once(Arc::new(first)).chain(others).collect(),
             host_names,
             checks: checks.unwrap_or_default(),

@@ -39,7 +39,7 @@ use self::auth_server::{Address, AuthServers};
 use self::backend::{Backends, ServerUrl};
 use self::frontend::{Compiler, Routes};
 use self::health::Check;
-use self::reuse::MadeFrontend;
+use self::reuse::{InTrie, MadeFrontend, MadeTrie};
 use self::template::Expressions;
 use crate::backend::BackendId;
 use crate::config::dynamic::AuthForward;
@@ -50,7 +50,6 @@ use crate::frontend::middleware::auth::digest::Nonces;
 use crate::frontend::middleware::auth::forward::AuthServerId;
 use crate::frontend::middleware::rate_limit::RateLimit;
 use crate::frontend::modifier::Modifiers;
-use crate::frontend::trie::{Entry, Trie};
 use crate::frontend::{Frontend, FrontendId};
 use crate::snapshot::{AuthServer, EntryPointId, Proofs, Snapshot};
 use crate::tls;
@@ -144,7 +143,7 @@ pub fn compile(
     memory.generation += 1;
     let mut rejections = Vec::new();
     let mut expressions = Expressions::default();
-    let mut backends = Backends::new(world, memory);
+    let mut backends = Backends::new(providers, world, memory);
     let mut accepted = Vec::new();
     let mut auth_servers = AuthServers::new(world, memory, &mut rejections);
 
@@ -156,10 +155,9 @@ pub fn compile(
                 frontend,
                 world,
             };
-            let outcome = match job.again(written, &mut backends, memory) {
+            let outcome = match job.again(&mut backends, memory) {
                 Some(made) => Ok(made),
                 None => job.make(
-                    written,
                     &mut backends,
                     &mut expressions,
                     &mut auth_servers,
@@ -185,7 +183,7 @@ pub fn compile(
 
     // Names are in order already, and the sort is stable: what is equal stays ordered by provider, then name. So the
     // id of a frontend is its place in the order of all, and of each entry point.
-    accepted.sort_by_key(|one| std::cmp::Reverse(priority(one.frontend)));
+    accepted.sort_by_cached_key(|one| std::cmp::Reverse(priority(one.frontend)));
     let pools_retired = memory.retire(&backends, &auth_servers);
     let limited: BTreeSet<(&str, &str)> = accepted
         .iter()
@@ -206,18 +204,20 @@ pub fn compile(
         .nonces
         .retain(|(provider, name)| with_digest.contains(&(provider, name)));
     memory.retire_rate_limits(|(provider, name)| limited.contains(&(provider, name)));
-    let mut first = assemble(
-        &accepted,
-        &backends,
-        world,
-        memory.generation,
+    let cores = world.cores.max(1);
+    let tries = backends.last.tries(in_tries(&accepted, world), cores);
+    let mut first = Snapshot {
+        generation: memory.generation,
         pools_retired,
-    );
+        ..of_core(0, &tries, &accepted, &backends)
+    };
     backends.host_names.append(&mut auth_servers.host_names);
     first.auth_servers = auth_servers.made;
     first.tls = certificate::dynamic(providers, world, &mut rejections);
     first.proofs = world.proofs.clone().map(Box::new);
-    let snapshots = spread(first, &accepted, &backends, world);
+    let snapshots = spread(first, cores, |core| {
+        of_core(core, &tries, &accepted, &backends)
+    });
     rejections.append(&mut backends.rejections);
     let compiled = Compiled {
         snapshots,
@@ -227,8 +227,8 @@ pub fn compile(
     };
     let frontends = accepted
         .into_iter()
-        .map(|one| ((one.provider.to_owned(), one.name.to_owned()), one.made));
-    memory.last = backends.remembered(providers, frontends);
+        .map(|one| ((one.provider, one.name), one.frontend, one.made));
+    memory.last = backends.remembered(tries, frontends);
     compiled
 }
 
@@ -299,9 +299,7 @@ pub fn host_names(
         .values()
         .flat_map(|written| written.backends.values())
         .flat_map(|backend| backend.servers.values())
-        .filter_map(|server| ServerUrl::parse(&server.url).ok())
-        .filter(|url| url.address().is_none() && !url.host.is_empty())
-        .map(|url| url.host);
+        .filter_map(|server| ServerUrl::named_host(&server.url));
     let asked = sections(providers).filter_map(auth_server::asked);
     let asked = asked.chain(of_entry_points.iter().map(|one| &one.written));
     servers
@@ -343,14 +341,14 @@ struct Job<'a> {
 struct Accepted<'a> {
     provider: &'a str,
     name: &'a str,
-    frontend: &'a dynamic::Frontend,
+    frontend: &'a Shared<dynamic::Frontend>,
     made: MadeFrontend,
 }
 
 /// Where and why a frontend is left out.
 type Refusal = (Place, String);
 
-impl Job<'_> {
+impl<'a> Job<'a> {
     fn refuse(&self, why: impl fmt::Display) -> Refusal {
         (
             self.frontend.place.clone(),
@@ -359,31 +357,25 @@ impl Job<'_> {
     }
 
     /// What the last compilation made of it, if it would come out so again.
-    fn again(
-        &self,
-        written: &Dynamic,
-        backends: &mut Backends,
-        memory: &mut Memory,
-    ) -> Option<MadeFrontend> {
-        let name = (self.provider.to_owned(), self.name.to_owned());
-        let made = backends.last.frontend(&name, self.frontend)?;
+    fn again(&self, backends: &mut Backends<'a>, memory: &mut Memory) -> Option<MadeFrontend> {
+        let name = (self.provider, self.name);
+        let made = backends.last.frontend(name, self.frontend)?;
         let pages = self.frontend.errors.values().map(|page| &page.backend);
-        let uses: Option<Vec<BackendId>> = iter::once(&self.frontend.backend)
-            .chain(pages)
-            .map(|backend| {
-                let key = (self.provider.to_owned(), backend.clone());
-                let written = written.backends.get(backend)?;
-                let id = backends.id(key, written, self.world, memory);
-                id.ok().map(BackendId)
-            })
-            .collect();
-        (uses? == made.uses).then_some(made)
+        let mut used = iter::once(&self.frontend.backend).chain(pages);
+        let mut is_there = |backend: &'a String| {
+            let id = backends.id((self.provider, backend), self.world, memory);
+            id.and_then(Result::ok).map(BackendId)
+        };
+        let is_same = made
+            .uses
+            .iter()
+            .all(|before| used.next().and_then(&mut is_there) == Some(*before));
+        (is_same && used.next().is_none()).then_some(made)
     }
 
     fn make(
         &self,
-        written: &Dynamic,
-        backends: &mut Backends,
+        backends: &mut Backends<'a>,
         expressions: &mut Expressions,
         auth_servers: &mut AuthServers,
         memory: &mut Memory,
@@ -391,14 +383,14 @@ impl Job<'_> {
     ) -> Result<MadeFrontend, Refusal> {
         let said = rejections.len();
         let entry_points = self.entry_points(rejections)?;
-        let backend = self.backend(written, backends, memory)?;
+        let backend = self.backend(backends, memory)?;
         let Routes {
             matchers,
             modifiers,
         } = self.routes(expressions, rejections)?;
         let middlewares = self.middlewares(&modifiers, expressions, auth_servers, memory)?;
         let rate_limit = self.rate_limit(memory)?;
-        let error_pages = self.error_pages(written, backends, memory, rejections)?;
+        let error_pages = self.error_pages(backends, memory, rejections)?;
         let uses = error_pages.iter().map(|page| page.backend);
         let uses = iter::once(backend).chain(uses).collect();
         let auth = self.frontend.auth.as_ref();
@@ -417,7 +409,7 @@ impl Job<'_> {
         };
         Ok(MadeFrontend {
             entry_points,
-            matchers,
+            matchers: matchers.into(),
             copies: self.copies(frontend),
             uses,
             is_reusable: !hangs_on_others && rejections.len() == said,
@@ -498,8 +490,7 @@ impl Job<'_> {
 
     fn backend(
         &self,
-        written: &Dynamic,
-        backends: &mut Backends,
+        backends: &mut Backends<'a>,
         memory: &mut Memory,
     ) -> Result<BackendId, Refusal> {
         let Self {
@@ -508,25 +499,20 @@ impl Job<'_> {
             frontend,
             world,
         } = *self;
-        let Some(backend) = written.backends.get(&frontend.backend) else {
+        let Some(id) = backends.id((provider, &frontend.backend), world, memory) else {
             let message = format!(
                 "undefined backend '{}' for frontend {name}",
                 frontend.backend
             );
             return Err((frontend.place.clone(), message));
         };
-        let key = (provider.to_owned(), frontend.backend.clone());
-        backends
-            .id(key, backend, world, memory)
-            .map(BackendId)
-            .map_err(|error| self.refuse(error))
+        id.map(BackendId).map_err(|error| self.refuse(error))
     }
 
     /// The error pages, without those whose backend is of no use.
     fn error_pages(
         &self,
-        written: &Dynamic,
-        backends: &mut Backends,
+        backends: &mut Backends<'a>,
         memory: &mut Memory,
         rejections: &mut Vec<Rejection>,
     ) -> Result<Box<[ErrorPage]>, Refusal> {
@@ -536,16 +522,12 @@ impl Job<'_> {
                 let why = format!("{why}. Skipping frontend {}...", self.name);
                 (page.place.clone(), why)
             })?;
-            let backend = match written.backends.get(&page.backend) {
-                _ if page.backend == self.frontend.backend => {
-                    Err("is the frontend's own".to_owned())
-                }
-                None => Err("is not defined".to_owned()),
-                Some(backend) => {
-                    let key = (self.provider.to_owned(), page.backend.clone());
-                    backends
-                        .id(key, backend, self.world, memory)
-                        .map_err(|error| format!("cannot be used: {error}"))
+            let backend = if page.backend == self.frontend.backend {
+                Err("is the frontend's own".to_owned())
+            } else {
+                match backends.id((self.provider, &page.backend), self.world, memory) {
+                    None => Err("is not defined".to_owned()),
+                    Some(id) => id.map_err(|error| format!("cannot be used: {error}")),
                 }
             };
             match backend {
@@ -650,72 +632,51 @@ impl Surroundings for OfFrontend<'_> {
     }
 }
 
-/// The snapshot of core 0.
-fn assemble(
-    accepted: &[Accepted<'_>],
-    backends: &Backends,
-    world: &World,
-    generation: u64,
-    pools_retired: Vec<crate::backend::PoolKey>,
-) -> Snapshot {
-    let mut entries: Vec<Vec<Entry>> = world.entry_points.iter().map(|_| Vec::new()).collect();
+/// What stands in the trie of each entry point.
+fn in_tries(accepted: &[Accepted<'_>], world: &World) -> Vec<InTrie> {
+    let mut entries: Vec<InTrie> = world.entry_points.iter().map(|_| InTrie::new()).collect();
     for (at, one) in accepted.iter().enumerate() {
         let id =
             FrontendId(u32::try_from(at).expect("a configuration has fewer than 2^32 frontends"));
         for entry_point in &one.made.entry_points {
-            entries[usize::from(entry_point.0)].push(Entry {
-                frontend: id,
-                matchers: one.made.matchers.clone(),
-            });
+            let matchers = Arc::clone(&one.made.matchers);
+            entries[usize::from(entry_point.0)].push((id, matchers));
         }
     }
-    Snapshot {
-        generation,
-        tries: entries.into_iter().map(Trie::new).collect(),
-        frontends: frontends_of(accepted, 0),
-        tls: Vec::new(),
-        auth_servers: Vec::new(),
-        backends: backends.of_core(0),
-        proofs: None,
-        pools_retired,
-    }
+    entries
 }
 
-fn frontends_of(accepted: &[Accepted<'_>], core: usize) -> Vec<Arc<Frontend>> {
-    let copies = accepted.iter().map(|one| &one.made.copies[core]);
-    copies.map(Arc::clone).collect()
-}
-
-/// One snapshot for each core, each with its own copy of everything that is read for a request and its own positions.
-fn spread(
-    first: Snapshot,
+/// What a core has for itself: its copies of everything that is read for a request, and its own positions.
+fn of_core(
+    core: usize,
+    tries: &[MadeTrie],
     accepted: &[Accepted<'_>],
-    backends: &Backends,
-    world: &World,
-) -> Vec<Snapshot> {
-    let mut snapshots = vec![first];
-    for core in 1..world.cores.max(1) {
-        let first = &snapshots[0];
-        snapshots.push(Snapshot {
-            generation: first.generation,
-            tries: first.tries.clone(),
-            frontends: frontends_of(accepted, core),
-            tls: first
-                .tls
-                .iter()
-                .map(|tls| tls.as_ref().map(tls::Server::for_core))
-                .collect(),
-            auth_servers: first
-                .auth_servers
-                .iter()
-                .map(|one| one.as_ref().map(AuthServer::for_core))
-                .collect(),
-            backends: backends.of_core(core),
-            proofs: first.proofs.clone(),
-            pools_retired: first.pools_retired.clone(),
-        });
+    backends: &Backends<'_>,
+) -> Snapshot {
+    let frontends = accepted.iter().map(|one| &one.made.copies[core]);
+    let tries = tries.iter().map(|trie| &trie.copies[core]);
+    Snapshot {
+        tries: tries.map(Arc::clone).collect(),
+        frontends: frontends.map(Arc::clone).collect(),
+        backends: backends.of_core(core),
+        ..Snapshot::default()
     }
-    snapshots
+}
+
+/// One snapshot for each core. What little there is of the rest is copied from the first.
+fn spread(first: Snapshot, cores: usize, own: impl Fn(usize) -> Snapshot) -> Vec<Snapshot> {
+    let tls = |tls: &Option<tls::Server>| tls.as_ref().map(tls::Server::for_core);
+    let asked = |one: &Option<AuthServer>| one.as_ref().map(AuthServer::for_core);
+    let others = (1..cores).map(|core| Snapshot {
+        generation: first.generation,
+        tls: first.tls.iter().map(tls).collect(),
+        auth_servers: first.auth_servers.iter().map(asked).collect(),
+        proofs: first.proofs.clone(),
+        pools_retired: first.pools_retired.clone(),
+        ..own(core)
+    });
+    let others: Vec<_> = others.collect();
+    iter::once(first).chain(others).collect()
 }
 
 #[cfg(test)]

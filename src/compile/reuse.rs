@@ -1,6 +1,6 @@
 //! What the last compilation made, so that the next one makes only what is different.
 //!
-//! Owns the frontends and backends of the last compilation, a copy of each for every core. One is used again only if all
+//! Owns the frontends, backends and tries of the last compilation, a copy of each for every core. One is used again only if all
 //! that it was made of is equal: its definition, the world, the places of its backends, the addresses of its servers. What
 //! had a rejection, or hangs on files or on servers that are asked, is made anew each time: so nothing is ever used
 //! again that could have been made differently, and the messages are those of the configuration as it stands.
@@ -12,20 +12,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::backend::{BackendName, FrontendName};
+use super::backend::Name;
 use super::health::Check;
 use super::{Target, World};
 use crate::backend::{Backend, BackendId};
-use crate::config::{Dynamic, Shared, dynamic};
-use crate::frontend::Frontend;
+use crate::config::{Shared, dynamic};
 use crate::frontend::matcher::Matcher;
+use crate::frontend::trie::{Entry, Trie};
+use crate::frontend::{Frontend, FrontendId};
 use crate::snapshot::EntryPointId;
 
 /// A frontend, ready to be served.
 #[derive(Debug)]
 pub(super) struct MadeFrontend {
     pub(super) entry_points: Vec<EntryPointId>,
-    pub(super) matchers: Vec<Matcher>,
+    /// As long as these are the same (and not only equal), it stands in a trie as it did.
+    pub(super) matchers: Arc<[Matcher]>,
     /// One for each core.
     pub(super) copies: Box<[Arc<Frontend>]>,
     /// Its own backend, then those of its error pages.
@@ -39,11 +41,39 @@ pub(super) struct MadeFrontend {
 pub(super) struct MadeBackend {
     /// One for each core, with its position in the balancing.
     pub(super) copies: Box<[Arc<Backend>]>,
+    /// Where it stands in a snapshot.
+    pub(super) place: u32,
     /// Of its servers, where the host is a name.
     pub(super) host_names: Vec<String>,
     pub(super) checks: Vec<Check>,
     /// Nothing was said of it.
     pub(super) is_reusable: bool,
+}
+
+/// What stands in a trie: the place of each frontend, and what it asks for.
+pub(super) type InTrie = Vec<(FrontendId, Arc<[Matcher]>)>;
+
+/// The trie of an entry point.
+#[derive(Debug)]
+pub(super) struct MadeTrie {
+    pub(super) of: InTrie,
+    /// One for each core.
+    pub(super) copies: Box<[Arc<Trie>]>,
+}
+
+impl MadeTrie {
+    /// Whether it would come out so again.
+    fn is_of(&self, entries: &InTrie) -> bool {
+        let is_same = |one: &(FrontendId, Arc<[Matcher]>), other: &(FrontendId, Arc<[Matcher]>)| {
+            one.0 == other.0 && Arc::ptr_eq(&one.1, &other.1)
+        };
+        self.of.len() == entries.len()
+            && self
+                .of
+                .iter()
+                .zip(entries)
+                .all(|(one, other)| is_same(one, other))
+    }
 }
 
 impl MadeBackend {
@@ -64,13 +94,18 @@ impl MadeBackend {
     }
 }
 
+/// What was made of each definition of a provider, by name.
+type ByName<W, M> = HashMap<String, (Shared<W>, M)>;
+
 /// The last compilation.
 #[derive(Debug, Default)]
 pub(super) struct Last {
     world: Fixed,
-    providers: BTreeMap<String, Arc<Dynamic>>,
-    frontends: HashMap<FrontendName, MadeFrontend>,
-    backends: HashMap<BackendName, MadeBackend>,
+    /// By provider.
+    frontends: HashMap<String, ByName<dynamic::Frontend, MadeFrontend>>,
+    backends: HashMap<String, ByName<dynamic::Backend, MadeBackend>>,
+    /// In the order of entry points.
+    tries: Vec<MadeTrie>,
 }
 
 /// What of the world every frontend and backend is made with. It stays as it is while the program runs.
@@ -135,41 +170,90 @@ impl Last {
     /// Takes the frontend of this name if it would come out as it did, as long as what it uses is where it was.
     pub(super) fn frontend(
         &mut self,
-        name: &FrontendName,
+        (provider, name): (&str, &str),
         written: &Shared<dynamic::Frontend>,
     ) -> Option<MadeFrontend> {
-        let before = self.providers.get(&name.0)?.frontends.get(&name.1)?;
-        let is_same = before == written;
-        self.frontends.remove(name).filter(|_| is_same)
+        let (before, made) = self.frontends.get_mut(provider)?.remove(name)?;
+        (before == *written).then_some(made)
     }
 
     /// Takes the backend of this name if it would come out as it did.
     pub(super) fn backend(
         &mut self,
-        name: &BackendName,
+        (provider, name): (&str, &str),
         written: &Shared<dynamic::Backend>,
         world: &World,
     ) -> Option<MadeBackend> {
-        let before = self.providers.get(&name.0)?.backends.get(&name.1)?;
-        let is_same = before == written;
-        let made = self.backends.remove(name).filter(|_| is_same)?;
-        made.is_where_it_was(world).then_some(made)
+        let (before, made) = self.backends.get_mut(provider)?.remove(name)?;
+        (before == *written && made.is_where_it_was(world)).then_some(made)
     }
 
-    /// What the next compilation may use again.
-    pub(super) fn replaced(
+    /// The tries of these frontends, for each entry point; those that are as they were are not made.
+    pub(super) fn tries(&mut self, entries: Vec<InTrie>, cores: usize) -> Vec<MadeTrie> {
+        let mut last = std::mem::take(&mut self.tries).into_iter();
+        let mut trie = |of: InTrie| match last.next() {
+            Some(last) if last.is_of(&of) => last,
+            _ => {
+                let entries = of.iter().map(|(frontend, matchers)| Entry {
+                    frontend: *frontend,
+                    matchers: matchers.to_vec(),
+                });
+                let trie = Trie::new(entries.collect());
+                let others = (1..cores).map(|_| Arc::new(trie.clone()));
+                let mut copies: Vec<_> = others.collect();
+                copies.push(Arc::new(trie));
+                MadeTrie {
+                    of,
+                    copies: copies.into(),
+                }
+            }
+        };
+        entries.into_iter().map(&mut trie).collect()
+    }
+
+    /// What the next compilation may use again: of each provider's frontends and backends what is given, with its name.
+    pub(super) fn replaced<'a>(
         self,
-        providers: &BTreeMap<String, Arc<Dynamic>>,
-        frontends: impl Iterator<Item = (FrontendName, MadeFrontend)>,
-        backends: impl Iterator<Item = (BackendName, MadeBackend)>,
+        tries: Vec<MadeTrie>,
+        frontends: impl Iterator<Item = (Name<'a>, &'a Shared<dynamic::Frontend>, MadeFrontend)>,
+        backends: impl Iterator<Item = (Name<'a>, &'a Shared<dynamic::Backend>, MadeBackend)>,
     ) -> Self {
         Self {
             world: self.world,
-            providers: providers.clone(),
-            frontends: frontends.filter(|(_, made)| made.is_reusable).collect(),
-            backends: backends.filter(|(_, made)| made.is_reusable).collect(),
+            frontends: kept(
+                self.frontends,
+                frontends.filter(|(.., made)| made.is_reusable),
+            ),
+            backends: kept(
+                self.backends,
+                backends.filter(|(.., made)| made.is_reusable),
+            ),
+            tries,
         }
     }
+}
+
+/// Everything that is made, and nothing of what was before; in the room of that, since nearly all of it is the same.
+fn kept<'a, W: 'a, M>(
+    mut before: HashMap<String, ByName<W, M>>,
+    made: impl Iterator<Item = (Name<'a>, &'a Shared<W>, M)>,
+) -> HashMap<String, ByName<W, M>> {
+    for names in before.values_mut() {
+        names.clear();
+    }
+    for ((provider, name), written, made) in made {
+        let made = (written.clone(), made);
+        match before.get_mut(provider) {
+            Some(names) => names.insert(name.to_owned(), made),
+            None => {
+                let names = HashMap::from([(name.to_owned(), made)]);
+                before.insert(provider.to_owned(), names);
+                None
+            }
+        };
+    }
+    before.retain(|_, names| !names.is_empty());
+    before
 }
 
 #[cfg(test)]
