@@ -354,7 +354,7 @@ fn a_big_tree_is_read_whole(kind: Kind) {
 }
 
 /// Names that begin alike, that others go on after, and that are not ASCII.
-fn name_of(number: u64) -> String {
+fn name_of(number: usize) -> String {
     match number % 5 {
         0 => format!("backends/b{number}/servers/s/url"),
         1 => format!("backends/b{number}/servers/s/weight"),
@@ -375,8 +375,8 @@ fn changes_of_a_big_tree_are_told_as_they_are(kind: Kind) {
         within(store.put_all(&pairs)).await.unwrap();
         let mut mirror = Mirror::new(&store, &prefix, None).await;
         // Some change, some are new, some go; what they are is the same each time.
-        let mut random = 7u64;
-        let mut next = |below: u64| {
+        let mut random = 7usize;
+        let mut next = |below: usize| {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
@@ -390,8 +390,7 @@ fn changes_of_a_big_tree_are_told_as_they_are(kind: Kind) {
                 let is_gone = next(3) == 0 && (kind != Kind::EtcdV2 || path.starts_with("top"));
                 if kind == Kind::Consul && next(4) == 0 {
                     // A value, and others below it; or only a folder's mark.
-                    path = ["backends/b20", "backends/b20/", "top4/x", ""][next(4) as usize]
-                        .to_owned();
+                    path = ["backends/b20", "backends/b20/", "top4/x", ""][next(4)].to_owned();
                 }
                 let key = prefix.key(&path);
                 // All at once, so that some are written while others are being read.

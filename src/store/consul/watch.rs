@@ -218,19 +218,19 @@ impl Search<'_> {
     /// names is gone.
     fn divide(&mut self, prefix: &str, mut names: Vec<String>) -> Vec<Part> {
         names.sort_unstable();
-        let is_there = |key: &str| {
-            let after = names.partition_point(|name| name.as_str() <= key);
-            let Some(name) = after.checked_sub(1).map(|at| names[at].as_str()) else {
-                return false;
-            };
+        let mut later = names.iter().map(String::as_str).peekable();
+        // The last name that is not behind the key, both being sorted.
+        let mut name = "";
+        let known = self.known;
+        for (key, _) in known.below(prefix) {
+            while let Some(next) = later.next_if(|next| *next <= key) {
+                name = next;
+            }
             // A name that ends in a slash stands for all that begins so; no other stands between it and them.
             let is_folder = name.len() > prefix.len() && name.ends_with('/');
-            name == key || is_folder && key.starts_with(name)
-        };
-        let known = self.known;
-        let gone = known.below(prefix).filter(|(key, _)| !is_there(key));
-        for (key, _) in gone {
-            self.gone(key);
+            if name != key && !(is_folder && key.starts_with(name)) {
+                self.gone(key);
+            }
         }
         let (Some(first), Some(last)) = (names.first(), names.last()) else {
             return Vec::new();
