@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::frontend::host;
+use super::names::rules_on;
 use super::template::Expressions;
-use super::{World, rule, rules_on};
+use super::{World, rule};
 use crate::config::Dynamic;
 use crate::frontend::matcher::HostPattern;
 

@@ -262,7 +262,7 @@ mod tests {
 
     use super::super::{Compiled, Memory, compile};
     use super::*;
-    use crate::config::dynamic_from_toml;
+    use crate::config::{Dynamic, dynamic_from_toml};
     use crate::frontend::middleware::Middleware;
     use crate::snapshot::Snapshot;
 

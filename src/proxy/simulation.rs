@@ -613,10 +613,10 @@ fn snapshot(generation: u64, origins: &[usize], retired: &[usize]) -> Box<Snapsh
         });
     Box::new(Snapshot {
         generation,
-        tries: vec![Trie::new(vec![Entry {
+        tries: vec![Arc::new(Trie::new(vec![Entry {
             frontend: FrontendId(0),
             matchers: Vec::new(),
-        }])],
+        }]))],
         frontends: vec![Arc::new(Frontend {
             name: "all".to_owned(),
             provider: "test".to_owned(),
