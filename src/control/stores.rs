@@ -59,6 +59,25 @@ pub(super) fn configured(global: &Global) -> Vec<Configured> {
 /// # Errors
 /// The settings of the store can never work, or there is no runtime to ask it in.
 pub fn load_static(loaded: Loaded) -> io::Result<Loaded> {
+    load(loaded, Patience::Endless)
+}
+
+/// As [`load_static`], for somebody who does not wait.
+///
+/// # Errors
+/// Those of [`load_static`]; the store does not answer, or holds options that cannot be used.
+pub(super) fn load_static_once(loaded: Loaded) -> io::Result<Loaded> {
+    load(loaded, Patience::Once)
+}
+
+/// How long a store is asked for options.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    Endless,
+    Once,
+}
+
+fn load(loaded: Loaded, patience: Patience) -> io::Result<Loaded> {
     let Some(Configured { settings, .. }) = configured(&loaded.global).into_iter().next() else {
         return Ok(loaded);
     };
@@ -69,35 +88,24 @@ pub fn load_static(loaded: Loaded) -> io::Result<Loaded> {
         let store = open(&settings)?;
         let mut backoff = Backoff::default();
         loop {
-            let failure = match lay_over(&loaded, &*store, &settings).await {
-                Ok(loaded) => return Ok(loaded),
-                Err(failure) => failure,
+            let laid = lay_over(&loaded, &*store, &settings);
+            let laid = match patience {
+                Patience::Endless => laid.await,
+                Patience::Once => timeout(STORE_WAIT_MAX, laid)
+                    .await
+                    .unwrap_or_else(|_| Err(format!("no answer within {STORE_WAIT_MAX:?}"))),
             };
+            let failure = match laid {
+                Ok(loaded) => return Ok(loaded),
+                Err(failure) => format!("Load config error: {failure}"),
+            };
+            if patience == Patience::Once {
+                return Err(io::Error::other(failure));
+            }
             let pause = backoff.pause();
-            error!("Load config error: {failure}, retrying in {pause:?}");
+            error!("{failure}, retrying in {pause:?}");
             sleep(pause).await;
         }
-    });
-    runtime.shutdown_background();
-    found
-}
-
-/// As [`load_static`], for somebody who does not wait.
-///
-/// # Errors
-/// Those of [`load_static`]; the store does not answer, or holds options that cannot be used.
-pub(super) fn load_static_once(loaded: Loaded) -> io::Result<Loaded> {
-    let Some(Configured { settings, .. }) = configured(&loaded.global).into_iter().next() else {
-        return Ok(loaded);
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let found = runtime.block_on(async {
-        let store = open(&settings)?;
-        let laid = timeout(STORE_WAIT_MAX, lay_over(&loaded, &*store, &settings)).await;
-        let laid = laid.unwrap_or_else(|_| Err(format!("no answer within {STORE_WAIT_MAX:?}")));
-        laid.map_err(|failure| io::Error::other(format!("Load config error: {failure}")))
     });
     runtime.shutdown_background();
     found
