@@ -13,7 +13,7 @@ use super::auth_server::AuthServers;
 use super::balance::{Kept, Written, unknown_method};
 use super::health::{self, Check, Question};
 use super::reuse::{Last, MadeBackend, MadeFrontend, MadeTrie};
-use super::{Rejection, Severity, World, breaker, buffering};
+use super::{Rejection, Severity, World, breaker, buffering, certificate};
 use crate::backend::availability::Availability;
 use crate::backend::breaker::Breaker;
 use crate::backend::ejection::{Ejection, Record, Rule};
@@ -204,6 +204,7 @@ pub struct Memory {
     /// Places below the highest that nobody has, the lowest last.
     places_free: Vec<u32>,
     pub(super) last: Last,
+    pub(super) certificates: certificate::Known,
     /// The rate limits of frontends, by what they were made from.
     rate_limits: HashMap<FrontendName, (Source, Vec<Rate>, Arc<RateLimit>)>,
 }

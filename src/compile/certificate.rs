@@ -5,7 +5,7 @@
 //! the fixed ones; of the others, providers put the text in the place of the path.
 //! Read next: `tls/mod.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::settings::Machine;
@@ -138,15 +138,48 @@ fn label(written: &str) -> &str {
     }
 }
 
+/// Pairs that the last compilation read, by the text of their certificates: reading one takes longer than anything else that
+/// is done for it, and seldom is one different.
+#[derive(Debug, Default)]
+pub(super) struct Known(HashMap<String, Read>);
+
+/// The key a certificate came with, and what was made of both.
+type Read = (String, Result<Certificate, String>);
+
+impl Known {
+    /// What a pair is, from `before` if it was read then.
+    fn read(&mut self, pair: &Written, before: &mut Self) -> &Result<Certificate, String> {
+        let chain = &pair.cert_file;
+        if self
+            .0
+            .get(chain)
+            .is_none_or(|(key, _)| *key != pair.key_file)
+        {
+            let known = before.0.remove(chain);
+            let read = known.filter(|(key, _)| *key == pair.key_file);
+            let read = read.unwrap_or_else(|| {
+                let read = Certificate::from_pem(chain.as_bytes(), pair.key_file.as_bytes());
+                (pair.key_file.clone(), read.map_err(|why| why.to_string()))
+            });
+            self.0.insert(chain.clone(), read);
+        }
+        &self.0[chain].1
+    }
+}
+
 /// TLS of each entry point that the providers have certificates for, in the order of `World::entry_points`.
 ///
 /// Of certificates for the same set of names the first stays, on each entry point. One that cannot be used is left out.
 pub(super) fn dynamic(
     providers: &BTreeMap<String, Arc<Dynamic>>,
     world: &World,
+    known: &mut Known,
     rejections: &mut Vec<Rejection>,
 ) -> Vec<Option<Server>> {
+    let mut before = std::mem::take(known);
     let mut certificates: Vec<Vec<Certificate>> = world.tls.iter().map(|_| Vec::new()).collect();
+    // A list of thousands is not searched for each of them.
+    let mut names_taken: HashSet<(usize, Vec<String>)> = HashSet::new();
     for entry in providers.values().flat_map(|written| &written.tls) {
         let mut say = |severity, message| {
             rejections.push(Rejection {
@@ -173,14 +206,15 @@ pub(super) fn dynamic(
             continue;
         }
         let pair = &entry.certificate;
-        let loaded = Certificate::from_pem(pair.cert_file.as_bytes(), pair.key_file.as_bytes());
+        let read = known.read(pair, &mut before);
         for at in on {
             let name = &world.entry_points[at];
-            match &loaded {
-                Ok(certificate) => add(&mut certificates[at], certificate.clone(), |names| {
-                    say(Severity::Warning, skipped(names, name));
-                }),
-                Err(why) => say(Severity::Error, unusable(pair, name, &why.to_string())),
+            match read {
+                Ok(certificate) if names_taken.insert((at, certificate.names().to_vec())) => {
+                    certificates[at].push(certificate.clone());
+                }
+                Ok(certificate) => say(Severity::Warning, skipped(certificate.names(), name)),
+                Err(why) => say(Severity::Error, unusable(pair, name, why)),
             }
         }
     }
@@ -469,11 +503,35 @@ mod tests {
             ..Dynamic::default()
         };
         let providers = BTreeMap::from([("file".to_owned(), Arc::new(written))]);
-        let mut rejections = Vec::new();
-        let made = dynamic(&providers, &world, &mut rejections);
-        let said: Vec<String> = rejections.into_iter().map(|said| said.message).collect();
-        assert_eq!(said, expected);
-        assert_eq!(made.iter().map(Option::is_some).collect::<Vec<_>>(), got);
+        let mut known = Known::default();
+        // The second time all of them are known.
+        for _ in 0..2 {
+            let mut rejections = Vec::new();
+            let made = dynamic(&providers, &world, &mut known, &mut rejections);
+            let said: Vec<String> = rejections.into_iter().map(|said| said.message).collect();
+            assert_eq!(said, expected);
+            assert_eq!(made.iter().map(Option::is_some).collect::<Vec<_>>(), got);
+        }
+    }
+
+    #[test]
+    fn a_pair_is_read_again_only_if_it_is_another() {
+        // What stands for it in memory tells whether it was read.
+        let planted = || {
+            let read = (KEY.to_owned(), Err("from memory".to_owned()));
+            Known(HashMap::from([(CHAIN.to_owned(), read)]))
+        };
+        let check = |key, expected: Option<&str>| {
+            let mut known = Known::default();
+            let read = known.read(&pair(CHAIN, key), &mut planted());
+            assert_eq!(read.as_ref().err().map(String::as_str), expected);
+        };
+        check(KEY, Some("from memory"));
+        check("x", Some("failed to find any PEM data in key input"));
+        let read = Known::default()
+            .read(&pair(CHAIN, KEY), &mut Known::default())
+            .is_ok();
+        assert!(read);
     }
 
     #[test]

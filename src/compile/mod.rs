@@ -153,7 +153,7 @@ pub fn compile(
     };
     backends.host_names.append(&mut auth_servers.host_names);
     first.auth_servers = auth_servers.made;
-    first.tls = certificate::dynamic(providers, world, &mut rejections);
+    first.tls = certificate::dynamic(providers, world, &mut memory.certificates, &mut rejections);
     first.proofs = world.proofs.clone().map(Box::new);
     let snapshots = assemble::spread(first, cores, |core| {
         assemble::of_core(core, &tries, &accepted, &backends)
