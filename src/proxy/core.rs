@@ -28,7 +28,7 @@ use super::upstream::Pools;
 use crate::frontend::Frontend;
 use crate::limits::{DESCRIPTORS_BASE, DESCRIPTORS_PER_CORE, DESCRIPTORS_RESERVED_PART, HOT_WAIT};
 use crate::mailbox::{DiskWork, MailboxSender, Report, Work};
-use crate::reactor::{self, Buffer};
+use crate::reactor::{self, ACCEPT_BACKLOG, Buffer};
 use crate::settings::{EntryPoint, Settings};
 use crate::snapshot::{EntryPointId, Snapshot};
 use crate::telemetry::counter::Shard;
@@ -44,19 +44,35 @@ const SETTLE_PEAK_MIN: usize = 32;
 /// Spare sessions and buffers a core keeps after a burst.
 const SPARE_WHEN_QUIET: usize = 16;
 
-/// How many connections a core has. Written by that core only; the others look when they accept.
+/// How many connections a core has. Written by that core only, but for those that are on their way to it; the others look
+/// when they accept.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     clients: AtomicUsize,
+    /// Accepted, and not served yet: handed over by another core, or silent so far about who they come from.
+    arriving: AtomicUsize,
     servers: AtomicUsize,
 }
 
 impl Load {
+    /// Connections of clients, also those that are arriving.
     pub(crate) fn clients(&self) -> usize {
-        self.clients.load(Ordering::Relaxed)
+        self.clients.load(Ordering::Relaxed) + self.arriving.load(Ordering::Relaxed)
     }
 
-    fn set_clients(&self, count: usize) {
+    /// One more is arriving.
+    pub(crate) fn expect(&self) {
+        self.arriving.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One has arrived, or never will.
+    pub(crate) fn arrived(&self) {
+        self.arriving.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn add_client(&self, change: isize) {
+        let count = self.clients.load(Ordering::Relaxed);
+        let count = count.saturating_add_signed(change);
         self.clients.store(count, Ordering::Relaxed);
     }
 
@@ -268,6 +284,14 @@ impl Core {
         self.report_if_drained();
     }
 
+    /// The kernel may accept all that it holds before a core looks how many there are.
+    pub(crate) fn accepts_ahead(&self) -> bool {
+        let sockets = self.neighbours.len() * self.settings.entry_points.len();
+        let reserve = self.settings.descriptors_max / DESCRIPTORS_RESERVED_PART;
+        // No more than half of what is set aside for servers, should it come to that.
+        sockets * usize::from(ACCEPT_BACKLOG) <= reserve / 2
+    }
+
     /// Another client may be let in: enough file descriptors are left for the servers of those who are in.
     pub(crate) fn has_room(&self) -> bool {
         let max = self.settings.descriptors_max;
@@ -301,8 +325,14 @@ impl Core {
             clients.places.len() - 1
         });
         clients.places[place] = Some(Rc::clone(client));
-        self.load.set_clients(self.load.clients() + 1);
+        self.load.add_client(1);
         place
+    }
+
+    /// A connection that was on its way to this core is served, or lost.
+    pub(crate) fn has_arrived(&self) {
+        self.load.arrived();
+        self.report_if_drained();
     }
 
     pub(crate) fn leave(&self, place: usize) {
@@ -312,7 +342,7 @@ impl Core {
             clients.places[place].take()
         };
         drop(client);
-        self.load.set_clients(self.load.clients() - 1);
+        self.load.add_client(-1);
         self.report_if_drained();
     }
 

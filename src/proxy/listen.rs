@@ -88,12 +88,12 @@ async fn begin_proxied(
     let Some(trust) = &core.entry_point(entry_point).proxy_protocol else {
         return;
     };
-    // A drain waits for it as for one that is not accepted yet.
-    core.accepts();
+    // A drain waits for it, and its descriptor counts.
+    core.load.expect();
     if let Some((peer, received)) = proxied::read(&socket, peer, trust).await {
         serve(&core, socket, peer, entry_point, received);
     }
-    core.accepts_no_more();
+    core.has_arrived();
 }
 
 /// Starts the task of a connection. `received` is what its client has sent already.
@@ -135,7 +135,8 @@ fn hand_over(
     entry_point: EntryPointId,
 ) -> Option<Socket> {
     let own = core.load.clients();
-    if own < CROWD || core.neighbours.len() < 2 {
+    // A core that drains may be the last one that does.
+    if own < CROWD || core.neighbours.len() < 2 || core.draining() {
         return Some(socket);
     }
     let other = core
@@ -153,10 +154,16 @@ fn hand_over(
                 socket: descriptor,
                 peer,
             };
+            other.load.expect();
             match other.mailbox.send(message) {
                 Ok(()) => None,
-                Err(Message::Connection { socket, .. }) => Socket::from_fd(socket).ok(),
-                Err(_) => None,
+                Err(message) => {
+                    other.load.arrived();
+                    let Message::Connection { socket, .. } = message else {
+                        return None;
+                    };
+                    Socket::from_fd(socket).ok()
+                }
             }
         }
         Err(error) => {

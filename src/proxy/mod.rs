@@ -263,7 +263,7 @@ fn begin(start: Start) -> io::Result<Begun> {
     ));
     let mut accepting = Vec::new();
     for (id, listener) in listeners.into_iter().enumerate() {
-        let listener = Rc::new(Listener::from_std(listener)?);
+        let listener = Rc::new(Listener::from_std(listener, core.accepts_ahead())?);
         let id = EntryPointId(u16::try_from(id).map_err(io::Error::other)?);
         reactor::spawn(listen::accept(Rc::clone(&core), Rc::clone(&listener), id));
         accepting.push(listener);
@@ -289,11 +289,17 @@ async fn attend(
                     socket,
                     peer,
                 } => match Socket::from_fd(socket) {
-                    Ok(socket) => listen::begin(core, socket, peer, entry_point),
-                    Err(error) => tracing::debug!(
-                        "core {}: a connection handed over was lost: {error}",
-                        core.index
-                    ),
+                    Ok(socket) => {
+                        listen::begin(core, socket, peer, entry_point);
+                        core.has_arrived();
+                    }
+                    Err(error) => {
+                        core.has_arrived();
+                        tracing::debug!(
+                            "core {}: a connection handed over was lost: {error}",
+                            core.index
+                        );
+                    }
                 },
                 Message::Disk { ticket, outcome } => core.disk.done(ticket, outcome),
                 Message::Done { ticket, verdict } => core.hashing.done(ticket, verdict),

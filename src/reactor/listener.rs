@@ -14,8 +14,9 @@ use socket2::{Domain, Protocol, Type};
 use super::driver::Acceptor;
 use super::socket::Socket;
 
-/// Connections the kernel may hold for us, per core; the system's `net.core.somaxconn` may make it fewer.
-const BACKLOG: i32 = 4096;
+/// Connections the kernel may hold for us, for each listening socket of a core; the system's `net.core.somaxconn` may make
+/// it fewer.
+pub const ACCEPT_BACKLOG: u16 = 4096;
 
 /// One listening socket per core for `address`, in the order of `cpus`. A connection goes to the core whose processor
 /// received it; one from another processor, to any. Port 0 is replaced by a free one, the same for all.
@@ -37,7 +38,7 @@ pub fn bind(address: SocketAddr, cpus: &[usize]) -> io::Result<Vec<TcpListener>>
         // Accepted sockets inherit it.
         socket.set_nodelay(true)?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
+        socket.listen(ACCEPT_BACKLOG.into())?;
         listeners.push(TcpListener::from(socket));
     }
     if let Some(first) = listeners.first()
@@ -136,10 +137,13 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// `ahead`: connections may be accepted before [`Listener::accept`] asks for them, as many as the kernel holds
+    /// ([`ACCEPT_BACKLOG`]). That saves an operation for each, and takes descriptors that nobody has counted.
+    ///
     /// # Errors
     /// The driver cannot watch one more socket.
-    pub fn from_std(listener: TcpListener) -> io::Result<Self> {
-        Acceptor::from_std(listener).map(Self::new)
+    pub fn from_std(listener: TcpListener, ahead: bool) -> io::Result<Self> {
+        Acceptor::from_std(listener, ahead).map(Self::new)
     }
 
     pub(super) fn new(acceptor: Acceptor) -> Self {

@@ -27,7 +27,7 @@ pub(crate) use driver::simulated;
 pub use affinity::cpus_allowed;
 pub use buffer::{Buffer, Room};
 pub use clock::{Instant, coarse, now};
-pub use listener::{Listener, bind};
+pub use listener::{ACCEPT_BACKLOG, Listener, bind};
 pub use probe::{Choice, Driver, Probe, ProbeError, probe};
 pub use process::{raise_file_limit, release_memory, yield_to_others};
 pub use socket::{Peer, Socket};

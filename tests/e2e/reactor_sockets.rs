@@ -128,7 +128,7 @@ fn echo_through_a_listener() {
         }
         // This core answers for all of them.
         for listener in listeners.drain(..) {
-            let listener = Listener::from_std(listener).expect("room for a socket");
+            let listener = Listener::from_std(listener, true).expect("room for a socket");
             reactor::spawn(async move {
                 loop {
                     let (socket, _) = listener.accept().await.expect("accepts");
@@ -423,7 +423,7 @@ fn stop_gives_out_what_is_queued_and_ends() {
             reactor::bind("127.0.0.1:0".parse().expect("an address"), &[0]).expect("binds");
         let std_listener = listeners.pop().expect("one per processor");
         let address = std_listener.local_addr().expect("bound");
-        let listener = Rc::new(Listener::from_std(std_listener).expect("room for a socket"));
+        let listener = Rc::new(Listener::from_std(std_listener, true).expect("room for a socket"));
         // One waits already when it is stopped.
         let (accepted, waiting) = (Rc::new(Cell::new(0)), Rc::clone(&listener));
         let count = Rc::clone(&accepted);
@@ -462,7 +462,7 @@ fn clients_that_left_do_not_end_the_accepts() {
             reactor::bind("127.0.0.1:0".parse().expect("an address"), &[0]).expect("binds");
         let std_listener = listeners.pop().expect("one per processor");
         let address = std_listener.local_addr().expect("bound");
-        let listener = Listener::from_std(std_listener).expect("room for a socket");
+        let listener = Listener::from_std(std_listener, true).expect("room for a socket");
         for _ in 0..3 {
             let client = TcpStream::connect(address).expect("connects");
             // A reset: the connection is dead before it is accepted.

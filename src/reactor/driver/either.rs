@@ -218,9 +218,13 @@ pub(in crate::reactor) enum Acceptor {
 }
 
 impl Acceptor {
-    pub(in crate::reactor) fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
+    /// `ahead`: the driver may accept connections that nobody has asked for yet.
+    pub(in crate::reactor) fn from_std(
+        listener: std::net::TcpListener,
+        ahead: bool,
+    ) -> io::Result<Self> {
         if ring::is_current() {
-            ring::Acceptor::from_std(listener).map(Self::Ring)
+            ring::Acceptor::from_std(listener, ahead).map(Self::Ring)
         } else {
             monoio::Acceptor::from_std(listener).map(Self::Monoio)
         }

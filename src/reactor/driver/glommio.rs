@@ -286,7 +286,11 @@ pub(in crate::reactor) struct Acceptor {
 }
 
 impl Acceptor {
-    pub(in crate::reactor) fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
+    /// Never accepts ahead.
+    pub(in crate::reactor) fn from_std(
+        listener: std::net::TcpListener,
+        _ahead: bool,
+    ) -> io::Result<Self> {
         let fd = listener.as_fd().try_clone_to_owned()?;
         // SAFETY: the descriptor is given away here and owned by glommio's listener from now on.
         let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };

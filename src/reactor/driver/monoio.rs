@@ -211,6 +211,7 @@ pub(in crate::reactor) struct Acceptor {
 }
 
 impl Acceptor {
+    /// Never accepts ahead.
     pub(in crate::reactor) fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(DRIVER.get() == Some(Driver::Epoll))?;
         Ok(Self {

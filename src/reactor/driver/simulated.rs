@@ -806,7 +806,10 @@ pub(in crate::reactor) struct Acceptor {
 impl Acceptor {
     /// # Errors
     /// Always: a real listener has no place in the network. See [`listen`].
-    pub(in crate::reactor) fn from_std(_listener: std::net::TcpListener) -> io::Result<Self> {
+    pub(in crate::reactor) fn from_std(
+        _listener: std::net::TcpListener,
+        _ahead: bool,
+    ) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

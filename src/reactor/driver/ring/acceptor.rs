@@ -1,6 +1,6 @@
 //! Listening sockets on our ring.
 //!
-//! Owns a listening descriptor and the place of its accept, one operation that yields connection after connection.
+//! Owns a listening descriptor and the place of its accept.
 //! Never loses a connection that the kernel gave us, except with the acceptor itself. Read next: `../../listener.rs`.
 
 use std::cell::Cell;
@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ptr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -25,11 +26,16 @@ pub(in crate::reactor) struct Acceptor {
     /// `None` only while it is dropped.
     fd: Option<OwnedFd>,
     place: Place,
+    /// One operation yields connection after connection, also those that nobody has asked for yet.
+    ahead: bool,
     cancelled: Cell<bool>,
 }
 
 impl Acceptor {
-    pub(in crate::reactor) fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
+    pub(in crate::reactor) fn from_std(
+        listener: std::net::TcpListener,
+        ahead: bool,
+    ) -> io::Result<Self> {
         let ring = current().ok_or(io::ErrorKind::NotConnected)?;
         listener.set_nonblocking(false)?;
         let place = ring.operations.borrow_mut().new_accept();
@@ -37,6 +43,7 @@ impl Acceptor {
             ring,
             fd: Some(listener.into()),
             place,
+            ahead,
             cancelled: Cell::new(false),
         })
     }
@@ -75,10 +82,16 @@ impl Acceptor {
             }
             let name = operations.arm_accept(self.place);
             let fd = types::Fd(self.descriptor().as_raw_fd());
-            let entry = opcode::AcceptMulti::new(fd)
-                .flags(libc::SOCK_CLOEXEC)
-                .build();
-            // SAFETY: points to nothing.
+            let entry = if self.ahead {
+                opcode::AcceptMulti::new(fd)
+                    .flags(libc::SOCK_CLOEXEC)
+                    .build()
+            } else {
+                opcode::Accept::new(fd, ptr::null_mut(), ptr::null_mut())
+                    .flags(libc::SOCK_CLOEXEC)
+                    .build()
+            };
+            // SAFETY: points to nothing: where the peer's address would be written is null.
             unsafe { self.ring.queues.push(entry.user_data(name)) };
         }
         operations.wait_accept(self.place, Sleeper::of(context));
