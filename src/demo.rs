@@ -6,14 +6,18 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-/// Where the demo listens if nobody else does.
-const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// Where the demo listens if nobody else does: for requests, and for questions about itself.
+const ADDRESSES: [SocketAddr; 2] = [local(8080), local(8081)];
+
+const fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
 
 /// A demo backend reads heads of this many bytes, and gives up on bigger ones.
 const HEAD_BYTES_MAX: u64 = 64 * 1024;
@@ -23,17 +27,20 @@ const QUIET_MAX: Duration = Duration::from_secs(120);
 
 /// Runs the demo until it is interrupted. `flags` are those of the server, put behind our own.
 pub(crate) fn run(flags: &[OsString]) -> ExitCode {
-    let prepared = prepare().and_then(|(folder, address)| {
+    let prepared = prepare().and_then(|(folder, addresses)| {
         let rules = folder.path().join("rules.toml");
         std::fs::write(&rules, rule_file(&[backend("one")?, backend("two")?]))?;
-        Ok((folder, rules, address))
+        Ok((folder, rules, addresses))
     });
-    let (folder, rules, address) = match prepared {
+    let (folder, rules, [address, api]) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return crate::complain(&format!("the demo cannot be prepared: {error}")),
     };
     let mut arguments: Vec<OsString> = vec![
         format!("--entrypoints=Name:http Address:{address}").into(),
+        format!("--entrypoints=Name:traefik Address:{api}").into(),
+        "--defaultentrypoints=http".into(),
+        "--api".into(),
         format!("--file.filename={}", rules.display()).into(),
         "--providersthrottleduration=100ms".into(),
         "--loglevel=INFO".into(),
@@ -41,7 +48,12 @@ pub(crate) fn run(flags: &[OsString]) -> ExitCode {
     arguments.extend_from_slice(flags);
     let code = match crate::load(&arguments) {
         Ok(loaded) => crate::serve(loaded, |addresses| {
-            crate::print(&explanation(addresses.first().unwrap_or(&address), &rules));
+            let address = addresses.first().unwrap_or(&address);
+            crate::print(&explanation(
+                address,
+                addresses.get(1).unwrap_or(&api),
+                &rules,
+            ));
         }),
         Err(error) => crate::complain(&error),
     };
@@ -51,14 +63,15 @@ pub(crate) fn run(flags: &[OsString]) -> ExitCode {
     code
 }
 
-/// A folder for the rules, and an address that is free: the usual one if possible.
-fn prepare() -> io::Result<(tempfile::TempDir, SocketAddr)> {
+/// A folder for the rules, and addresses that are free: the usual ones if possible.
+fn prepare() -> io::Result<(tempfile::TempDir, [SocketAddr; 2])> {
     let folder = tempfile::Builder::new().prefix("coreway-demo-").tempdir()?;
-    let address = match TcpListener::bind(ADDRESS) {
-        Ok(_) => ADDRESS,
-        Err(_) => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?,
-    };
-    Ok((folder, address))
+    // All at once, so that no two are the same.
+    let mut free = Vec::new();
+    for address in ADDRESSES {
+        free.push(TcpListener::bind(address).or_else(|_| TcpListener::bind(local(0)))?);
+    }
+    Ok((folder, [free[0].local_addr()?, free[1].local_addr()?]))
 }
 
 fn rule_file(backends: &[SocketAddr; 2]) -> String {
@@ -93,7 +106,7 @@ fn rule_file(backends: &[SocketAddr; 2]) -> String {
     )
 }
 
-fn explanation(address: &SocketAddr, rules: &Path) -> String {
+fn explanation(address: &SocketAddr, api: &SocketAddr, rules: &Path) -> String {
     let rules = rules.display();
     format!(
         "
@@ -101,6 +114,8 @@ Coreway listens on http://{address} and balances between two small backends.
 
   curl http://{address}/                                        three of four answers come from \"one\"
   curl -H 'Host: second.localhost' http://{address}/api/users   only \"two\", without /api
+  curl http://{api}/api/providers                           what is loaded
+  curl http://{api}/health                                  how it goes
 
 The rules are in {rules}.
 Change them while this runs, for example:
@@ -238,7 +253,7 @@ mod tests {
 
     #[test]
     fn the_rule_file_can_be_read() {
-        let rules = rule_file(&[ADDRESS, ADDRESS]);
+        let rules = rule_file(&ADDRESSES);
         let (dynamic, diagnostics) =
             coreway::config::dynamic_from_toml("rules.toml", &rules).expect("valid");
         assert_eq!((dynamic.backends.len(), dynamic.frontends.len()), (2, 2));

@@ -31,6 +31,17 @@ fn the_demo_serves_reloads_and_ends() {
         response.text()
     );
 
+    let asked = text
+        .split("curl http://")
+        .find_map(|call| call.split_once("/api/providers"))
+        .expect("where to ask what is loaded");
+    let about = Client::connect(asked.0.parse().unwrap()).get("/api/providers");
+    assert!(
+        about.text().contains("second.localhost"),
+        "{}",
+        about.text()
+    );
+
     std::fs::write(&rules, "").unwrap();
     eventually("the edited file is served", || {
         Client::connect(address).get("/").status == 404
