@@ -190,12 +190,17 @@ fn a_store_that_is_not_there_says_so() {
 }
 
 #[test]
-fn consul_has_one_endpoint() {
-    let mut settings = settings(Kind::Consul, "127.0.0.1:1");
-    settings.endpoints.push("127.0.0.1:2".to_owned());
-    let error = store::open(&settings).unwrap_err();
+fn consul_and_boltdb_have_one_endpoint() {
+    let mut two = settings(Kind::Consul, "127.0.0.1:1");
+    two.endpoints.push("127.0.0.1:2".to_owned());
+    let error = store::open(&two).unwrap_err();
     assert_eq!(
         error.to_string(),
         "consul does not support multiple endpoints"
+    );
+    let error = store::open(&settings(Kind::BoltDb, "./a.db,./b.db")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "boltdb supports one endpoint and should be a file path"
     );
 }

@@ -15,6 +15,7 @@ mod reference;
 mod speed;
 mod suite;
 mod under_load;
+mod wrk;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -28,7 +28,7 @@ each_store!(
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A frontend `name` for a host with one server, its backend's name last.
-fn site(name: &str, host: &str, url: &str) -> Vec<(String, String)> {
+pub(super) fn site(name: &str, host: &str, url: &str) -> Vec<(String, String)> {
     [
         (format!("backends/{name}/servers/s/url"), url.to_owned()),
         (
@@ -51,12 +51,12 @@ async fn write(store: &Arc<dyn Store>, prefix: &Prefix, keys: &[(String, String)
 }
 
 /// With a client of its own, whose connection ends with it.
-fn put(settings: &Settings, prefix: &Prefix, keys: &[(String, String)]) {
+pub(super) fn put(settings: &Settings, prefix: &Prefix, keys: &[(String, String)]) {
     run(async { write(&store::open(settings).unwrap(), prefix, keys).await });
 }
 
 /// The program with its rules below a prefix, and nothing else there.
-fn follow(kind: Kind, endpoint: &str, prefix: &Prefix, further: &str) -> Coreway {
+pub(super) fn follow(kind: Kind, endpoint: &str, prefix: &Prefix, further: &str) -> Coreway {
     let section = section(kind);
     let version = if kind == Kind::EtcdV3 {
         "useAPIV3 = true\n"
@@ -74,7 +74,7 @@ fn follow(kind: Kind, endpoint: &str, prefix: &Prefix, further: &str) -> Coreway
 }
 
 #[track_caller]
-fn answers(coreway: &Coreway, host: &str, expected: &str) {
+pub(super) fn answers(coreway: &Coreway, host: &str, expected: &str) {
     eventually_within(
         PATIENCE,
         &format!("{host} is answered by {expected}"),

@@ -56,6 +56,12 @@ impl BoltDb {
             .first()
             .filter(|path| !path.is_empty())
             .ok_or_else(|| Error::Settings("BoltDB: endpoint: expected a path".to_owned()))?;
+        // A list, as other stores take it: a file of that name was certainly not meant.
+        if path.contains(',') {
+            return Err(Error::Settings(
+                "boltdb supports one endpoint and should be a file path".to_owned(),
+            ));
+        }
         Ok(Self {
             path: Arc::new(PathBuf::from(path)),
         })
