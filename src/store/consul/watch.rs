@@ -163,6 +163,15 @@ enum Part {
     Key(String),
 }
 
+/// What Consul said of a part.
+enum Said {
+    Key(Option<Entry>),
+    /// What begins so, and the newest index there.
+    Entries(String, u64, Vec<Entry>),
+    /// The names of what begins so, and the newest index there.
+    Names(String, u64, Vec<String>),
+}
+
 /// A search for what changed after the index of what is known, up to another one.
 struct Search<'a> {
     store: &'a Consul,
@@ -176,42 +185,63 @@ impl Search<'_> {
     /// `names` are those of the first level.
     async fn run(&mut self, names: Vec<String>) -> Result<Found, Error> {
         let mut parts = self.divide(self.below.root(), names);
-        for _ in 0..QUESTIONS_MAX {
-            let Some(part) = parts.pop() else {
-                return Ok(Found::All);
-            };
-            let ended = match part {
-                Part::Key(key) => {
-                    let entry = self.store.entry(&key).await?;
-                    let index = entry.as_ref().map_or(u64::MAX, |entry| entry.modify_index);
-                    self.compare(index, entry.as_slice())?
+        let mut questions = 0;
+        while let Some(part) = parts.pop() {
+            // Two at a time: what takes long are the first ones, folders of thousands, and nothing but Consul is busy then.
+            let (one, other) = (Some(part), parts.pop());
+            questions += 1 + usize::from(other.is_some());
+            if questions > QUESTIONS_MAX {
+                return Ok(Found::TooMuch);
+            }
+            let (one, other) = tokio::join!(self.ask(one), self.ask(other));
+            for said in [one?, other?].into_iter().flatten() {
+                if let Some(ended) = self.take(said, &mut parts)? {
+                    return Ok(ended);
                 }
-                Part::Below(prefix) if self.known.below(&prefix).nth(PART_KEYS).is_none() => {
-                    let (index, entries) = self.store.entries(&prefix).await?;
-                    // There was something when it was divided.
-                    let index = if entries.is_empty() { u64::MAX } else { index };
-                    self.lost(&prefix, &entries);
-                    self.compare(index, &entries)?
-                }
-                Part::Below(prefix) => {
-                    let (index, names) = self.store.names(&prefix, None).await?;
-                    if index > self.known.index && index <= self.index {
-                        parts.extend(self.divide(&prefix, names));
-                        continue;
-                    }
-                    let is_older = self.known.below(&prefix).any(|(_, known)| known > index);
-                    match index {
-                        _ if is_older => Some(Found::TooMuch),
-                        _ if index > self.index => Some(Found::Newer),
-                        _ => None,
-                    }
-                }
-            };
-            if let Some(ended) = ended {
-                return Ok(ended);
             }
         }
-        Ok(Found::TooMuch)
+        Ok(Found::All)
+    }
+
+    async fn ask(&self, part: Option<Part>) -> Result<Option<Said>, Error> {
+        Ok(match part {
+            None => None,
+            Some(Part::Key(key)) => Some(Said::Key(self.store.entry(&key).await?)),
+            Some(Part::Below(prefix)) if self.known.below(&prefix).nth(PART_KEYS).is_none() => {
+                let (index, entries) = self.store.entries(&prefix).await?;
+                Some(Said::Entries(prefix, index, entries))
+            }
+            Some(Part::Below(prefix)) => {
+                let (index, names) = self.store.names(&prefix, None).await?;
+                Some(Said::Names(prefix, index, names))
+            }
+        })
+    }
+
+    /// Takes an answer in. What it divides is left to look at.
+    fn take(&mut self, said: Said, parts: &mut Vec<Part>) -> Result<Option<Found>, Error> {
+        match said {
+            // There was something when it was divided.
+            Said::Key(None) => Ok(Some(Found::Newer)),
+            Said::Entries(_, _, entries) if entries.is_empty() => Ok(Some(Found::Newer)),
+            Said::Key(Some(entry)) => self.compare(entry.modify_index, &[entry]),
+            Said::Entries(prefix, index, entries) => {
+                self.lost(&prefix, &entries);
+                self.compare(index, &entries)
+            }
+            Said::Names(prefix, index, names) => {
+                if index > self.known.index && index <= self.index {
+                    parts.extend(self.divide(&prefix, names));
+                    return Ok(None);
+                }
+                let is_older = self.known.below(&prefix).any(|(_, known)| known > index);
+                Ok(match index {
+                    _ if is_older => Some(Found::TooMuch),
+                    _ if index > self.index => Some(Found::Newer),
+                    _ => None,
+                })
+            }
+        }
     }
 
     /// Divides what is below a prefix by the first character in which its names differ. What is known and has none of these
