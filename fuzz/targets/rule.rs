@@ -27,8 +27,8 @@ fuzz_target!(|input: (&str, &[u8])| {
         ..dynamic::Frontend::default()
     };
     let written = Dynamic {
-        backends: BTreeMap::from([("b".to_owned(), dynamic::Backend::default())]),
-        frontends: BTreeMap::from([("f".to_owned(), frontend)]),
+        backends: BTreeMap::from([("b".to_owned(), dynamic::Backend::default().into())]),
+        frontends: BTreeMap::from([("f".to_owned(), frontend.into())]),
         ..Dynamic::default()
     };
     let world = World {

@@ -119,8 +119,10 @@ impl DynamicKeys {
             }
         }
         (self.backends, self.frontends, self.tls) = (backends, frontends, tls);
-        self.others = reader.others.clone();
-        reader.problems.append(reader.others);
+        if reader.others != self.others {
+            reader.problems.append(reader.others.clone());
+        }
+        self.others = reader.others;
         self.dynamic = Dynamic {
             backends: items(&self.backends).collect(),
             frontends: items(&self.frontends).collect(),
@@ -292,7 +294,7 @@ impl<'r> Reader<'r> {
         let vacant = match now.entry(name) {
             Entry::Vacant(vacant) => vacant,
             Entry::Occupied(first) => {
-                let place = Place::Key(group[0].key.into());
+                let place = Shaper::new(self.prefix, Manner::Lenient).place_of(group[0].key);
                 let message = format!("ignored, since {} is defined before it", first.key());
                 self.others.warn(place, message);
                 return;
@@ -951,6 +953,16 @@ mod tests {
         let (dynamic, problems) = keys.read("q", pairs(first));
         assert_eq!(problems.errors.len(), 1);
         assert_eq!(dynamic.frontends["b"].place.to_string(), "q/frontends/b");
+        // What belongs to no name is said once as well.
+        let twice = "/frontends/a/backend = c\nbackends/b/servers/s/url = http://b\nfrontends/a/backend = b";
+        let (_, problems) = keys.read("r", pairs(twice));
+        let said = problems.warnings.last().map(ToString::to_string);
+        assert_eq!(
+            said.as_deref(),
+            Some("r/frontends/a/backend: ignored, since a is defined before it")
+        );
+        let (_, problems) = keys.read("r", pairs(twice));
+        assert_eq!(problems, Problems::default());
     }
 
     /// Keys that say something, and some that only look like it.

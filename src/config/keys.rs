@@ -184,8 +184,13 @@ impl<'s> Shaper<'s> {
     }
 
     pub(super) fn place(&self, branch: &Branch<'_>) -> Place {
+        self.place_of(branch.key)
+    }
+
+    /// Where a key below the prefix is.
+    pub(super) fn place_of(&self, key: &str) -> Place {
         let separator = if self.prefix.is_empty() { "" } else { "/" };
-        Place::Key(format!("{}{separator}{}", self.prefix, branch.key).into())
+        Place::Key(format!("{}{separator}{key}", self.prefix).into())
     }
 
     /// The node of an option of this kind. `None`: nothing that counts is written there.

@@ -54,7 +54,7 @@ pub fn run(offline: &Offline, question: &Question) -> Result<String, String> {
     if left_out > 0 {
         let _ = writeln!(
             text,
-            "\n{left_out} warnings and errors are not told here: see coreway check"
+            "\nWarnings and errors that are not told here: {left_out}, see coreway check"
         );
     }
     Ok(text)
