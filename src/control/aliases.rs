@@ -5,13 +5,14 @@
 //! Read next: `proxy/aliases.rs` (the cores' side).
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hickory_proto::op::{Message, MessageType, Query, ResponseCode};
+use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -19,7 +20,7 @@ use tracing::debug;
 
 use crate::config::global::HostResolver;
 use crate::limits::{ALIAS_LIFETIME_MAX, ALIAS_WAIT, ALIASES_KNOWN_MAX};
-use crate::mailbox::{MailboxSender, Message};
+use crate::mailbox::{self, MailboxSender};
 
 /// How long one name server may take.
 const SERVER_WAIT: Duration = Duration::from_secs(1);
@@ -32,9 +33,6 @@ const FAILURE_LIFETIME: Duration = Duration::from_secs(10);
 
 /// Bytes of an answer: no name server sends more to somebody who does not say that it may (RFC 1035 4.2.1).
 const ANSWER_BYTES: usize = 512;
-
-const TYPE_CNAME: u16 = 5;
-const CLASS_IN: u16 = 1;
 
 /// What is known of a host, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +81,7 @@ impl Aliases {
         }
     }
 
-    /// Tells `asker` of this host, as [`Message::Alias`], now or once it is known.
+    /// Tells `asker` of this host, as [`mailbox::Message::Alias`], now or once it is known.
     pub fn ask(&mut self, host: String, asker: MailboxSender) {
         let now = Instant::now();
         if let Some((name, until)) = self.known.get(&host)
@@ -129,7 +127,7 @@ impl Aliases {
 fn tell(asker: &MailboxSender, host: String, found: Found) {
     let Found { name, lifetime } = found;
     // A full mailbox, or a core that is gone: nobody waits longer than its time limit.
-    let _ = asker.send(Message::Alias {
+    let _ = asker.send(mailbox::Message::Alias {
         host,
         name,
         lifetime,
@@ -225,15 +223,15 @@ async fn ask(name: &str, server: SocketAddr) -> io::Result<Option<(String, Durat
     let socket = UdpSocket::bind((own, 0)).await?;
     // Only packets of this server are received; with the port, the number is what others would have to guess.
     socket.connect(server).await?;
-    let [first, second, ..] = RandomState::new().hash_one(name).to_ne_bytes();
-    let number = [first, second];
-    let question = question(number, name)
+    let question = question(name)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it is no name"))?;
-    socket.send(&question).await?;
+    socket
+        .send(&question.to_vec().map_err(io::Error::other)?)
+        .await?;
     let mut answer = [0; ANSWER_BYTES];
     loop {
         let count = socket.recv(&mut answer).await?;
-        match read(&answer[..count], number, name) {
+        match read(&answer[..count], &question) {
             Some(Ok(found)) => return Ok(found),
             Some(Err(code)) => {
                 return Err(io::Error::other(format!("the name server answers {code}")));
@@ -244,115 +242,81 @@ async fn ask(name: &str, server: SocketAddr) -> io::Result<Option<(String, Durat
     }
 }
 
-/// RFC 1035 4.1. `None` if the text is no name.
-fn question(number: [u8; 2], name: &str) -> Option<Vec<u8>> {
-    let mut packet = number.to_vec();
-    // Recursion is desired; one question.
-    packet.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    for label in name.trim_end_matches('.').split('.') {
-        let length = u8::try_from(label.len()).ok()?;
-        if !(1..64).contains(&length) {
-            return None;
-        }
-        packet.push(length);
-        packet.extend_from_slice(label.as_bytes());
+/// The question for an alias, with a number that cannot be guessed. `None` if the text is no name.
+fn question(name: &str) -> Option<Message> {
+    // Hosts have no escapes, which names in text may.
+    if name.contains('\\') {
+        return None;
     }
-    packet.push(0);
-    packet.extend_from_slice(&TYPE_CNAME.to_be_bytes());
-    packet.extend_from_slice(&CLASS_IN.to_be_bytes());
-    Some(packet)
+    let mut name = Name::from_ascii(name).ok()?;
+    name.set_fqdn(true);
+    if name.is_root() {
+        return None;
+    }
+    let mut question = Message::query();
+    question.metadata.recursion_desired = true;
+    question.add_query(Query::query(name, RecordType::CNAME));
+    Some(question)
 }
 
-/// What an answer to the question for `name` says, or the code of its refusal. `None` if it is not the answer to it.
+/// What an answer to the question says, or the code of its refusal. `None` if it is not the answer to it.
 fn read(
     packet: &[u8],
-    number: [u8; 2],
-    name: &str,
-) -> Option<Result<Option<(String, Duration)>, u8>> {
-    const NO_SUCH_NAME: u8 = 3;
-    let (head, _) = packet.split_at_checked(12)?;
-    if head[..2] != number || head[2] & 0x80 == 0 || head[4..6] != [0, 1] {
+    question: &Message,
+) -> Option<Result<Option<(String, Duration)>, ResponseCode>> {
+    let answer = Message::from_vec(packet).ok()?;
+    if answer.id != question.id
+        || answer.message_type != MessageType::Response
+        || answer.queries != question.queries
+    {
         return None;
     }
-    let is_name = |other: &str| other.eq_ignore_ascii_case(name.trim_end_matches('.'));
-    let (asked, mut at) = read_name(packet, 12)?;
-    if !is_name(&asked) {
-        return None;
-    }
-    at += 4;
-    match head[3] & 0x0f {
-        0 => {}
-        NO_SUCH_NAME => return Some(Ok(None)),
+    match answer.response_code {
+        ResponseCode::NoError => {}
+        ResponseCode::NXDomain => return Some(Ok(None)),
         code => return Some(Err(code)),
     }
-    for _ in 0..u16::from_be_bytes([head[6], head[7]]) {
-        let (owner, after) = read_name(packet, at)?;
-        let [t0, t1, c0, c1, l0, l1, l2, l3, n0, n1] = *packet.get(after..)?.first_chunk()?;
-        let lifetime = Duration::from_secs(u32::from_be_bytes([l0, l1, l2, l3]).into());
-        if [t0, t1] == TYPE_CNAME.to_be_bytes()
-            && [c0, c1] == CLASS_IN.to_be_bytes()
-            && is_name(&owner)
-        {
-            let (target, _) = read_name(packet, after + 10)?;
-            // The root is no host.
-            if target.is_empty() {
-                return None;
-            }
-            return Some(Ok(Some((target.to_ascii_lowercase(), lifetime))));
+    let asked = &question.queries.first()?.name;
+    let alias = answer.answers.iter().find_map(|record| match &record.data {
+        RData::CNAME(target) if record.name == *asked && record.dns_class == DNSClass::IN => {
+            Some((&target.0, record.ttl))
         }
-        at = after + 10 + usize::from(u16::from_be_bytes([n0, n1]));
-    }
-    Some(Ok(None))
+        _ => None,
+    });
+    let Some((target, seconds)) = alias else {
+        return Some(Ok(None));
+    };
+    let lifetime = Duration::from_secs(seconds.into());
+    Some(Ok(Some((host(target)?, lifetime))))
 }
 
-/// A name and where it ends. Pointers may only go back (RFC 1035 4.1.4), so this ends.
-fn read_name(packet: &[u8], mut at: usize) -> Option<(String, usize)> {
-    const BYTES_MAX: usize = 255;
-    let mut name = String::new();
-    let mut end = None;
-    let mut before = at;
-    loop {
-        match *packet.get(at)? {
-            0 => return Some((name, end.unwrap_or(at + 1))),
-            length @ 1..64 => {
-                let label = packet.get(at + 1..at + 1 + usize::from(length))?;
-                if !label
-                    .iter()
-                    .all(|byte| byte.is_ascii_graphic() && *byte != b'.')
-                {
-                    return None;
-                }
-                if !name.is_empty() {
-                    name.push('.');
-                }
-                name.push_str(std::str::from_utf8(label).ok()?);
-                at += 1 + usize::from(length);
-            }
-            high @ 0xc0.. => {
-                let target = usize::from(u16::from_be_bytes([high & 0x3f, *packet.get(at + 1)?]));
-                end = end.or(Some(at + 2));
-                if target >= before {
-                    return None;
-                }
-                (before, at) = (target, target);
-            }
-            _ => return None,
-        }
-        if name.len() > BYTES_MAX {
-            return None;
-        }
+/// A name as hosts are written. `None` for the root, and for what no host is called.
+fn host(name: &Name) -> Option<String> {
+    let is_host = |label: &[u8]| {
+        label
+            .iter()
+            .all(|byte| byte.is_ascii_graphic() && *byte != b'.')
+    };
+    if name.is_root() || !name.iter().all(is_host) {
+        return None;
     }
+    let labels = name
+        .iter()
+        .map(|label| String::from_utf8_lossy(label).to_ascii_lowercase());
+    Some(labels.collect::<Vec<String>>().join("."))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const NUMBER: [u8; 2] = [7, 9];
+    fn asked() -> Message {
+        question("a.test").expect("a name")
+    }
 
-    /// An answer to the question for `a.test`, with these records behind it.
-    fn packet(code: u8, records: &[&[u8]]) -> Vec<u8> {
-        let mut packet = question(NUMBER, "a.test").expect("a name");
+    /// An answer to a question, with these records behind it, byte by byte as a server could send them.
+    fn packet(question: &Message, code: u8, records: &[&[u8]]) -> Vec<u8> {
+        let mut packet = question.to_vec().expect("short");
         packet[2] = 0x81;
         packet[3] = 0x80 | code;
         packet[7] = u8::try_from(records.len()).expect("few");
@@ -370,34 +334,47 @@ mod tests {
         record
     }
 
+    const CNAME: u16 = 5;
+
     #[test]
     fn answers_are_read() {
-        let check = |packet: &[u8], expected: Option<Result<Option<&str>, u8>>| {
-            let found = read(packet, NUMBER, "A.test");
+        let question = asked();
+        let check = |packet: &[u8], expected: Option<Result<Option<&str>, ResponseCode>>| {
+            let found = read(packet, &question);
             let name = found.map(|found| found.map(|found| found.map(|(name, _)| name)));
             let expected = expected.map(|found| found.map(|name| name.map(str::to_owned)));
             assert_eq!(name, expected, "{packet:02x?}");
         };
-        let alias = record(TYPE_CNAME, b"\x04ReAl\xc0\x0e");
+        let packet = |code, records: &[&[u8]]| packet(&question, code, records);
+        let alias = record(CNAME, b"\x04ReAl\xc0\x0e");
         check(&packet(0, &[]), Some(Ok(None)));
         check(&packet(3, &[]), Some(Ok(None)));
-        check(&packet(2, &[]), Some(Err(2)));
+        check(&packet(2, &[]), Some(Err(ResponseCode::ServFail)));
         check(&packet(0, &[&alias]), Some(Ok(Some("real.test"))));
         check(
             &packet(0, &[&record(1, &[10, 0, 0, 1]), &alias]),
             Some(Ok(Some("real.test"))),
         );
+        // Whatever case the server repeats the name in.
+        let mut shouted = packet(0, &[&alias]);
+        shouted[13] = b'A';
+        check(&shouted, Some(Ok(Some("real.test"))));
         // Of another name, of another question, with another number; a question itself.
-        let mut other = record(TYPE_CNAME, b"\x01x\0");
+        let mut other = record(CNAME, b"\x01x\0");
         other.splice(..2, b"\x01b\0".iter().copied());
         check(&packet(0, &[&other]), Some(Ok(None)));
-        assert_eq!(read(&packet(0, &[&alias]), NUMBER, "b.test"), None);
-        assert_eq!(read(&packet(0, &[&alias]), [7, 8], "a.test"), None);
-        check(&question(NUMBER, "a.test").expect("a name"), None);
+        let mut another = super::question("b.test").expect("a name");
+        another.metadata.id = question.id;
+        assert_eq!(read(&packet(0, &[&alias]), &another), None);
+        let mut later = question.clone();
+        later.metadata.id ^= 1;
+        assert_eq!(read(&packet(0, &[&alias]), &later), None);
+        check(&question.to_vec().expect("short"), None);
     }
 
     #[test]
     fn nonsense_is_no_answer_and_ends() {
+        let question = asked();
         for data in [
             &b"\xc0\x24"[..], // To itself or further on.
             b"\xff\xff",
@@ -406,25 +383,23 @@ mod tests {
             b"\x3fshort",
             b"\x03a.b\0", // A dot or a space within a label.
             b"\x03a b\0",
+            b"\0",
             b"",
         ] {
-            let whole = packet(0, &[&record(TYPE_CNAME, data)]);
-            assert!(read(&whole, NUMBER, "a.test").is_none(), "{data:02x?}");
+            let whole = packet(&question, 0, &[&record(CNAME, data)]);
+            assert!(read(&whole, &question).is_none(), "{data:02x?}");
         }
-        let whole = packet(0, &[&record(TYPE_CNAME, b"\x04real\xc0\x0e")]);
+        let whole = packet(&question, 0, &[&record(CNAME, b"\x04real\xc0\x0e")]);
         for length in 0..whole.len() {
-            assert!(
-                read(&whole[..length], NUMBER, "a.test").is_none(),
-                "{length}"
-            );
+            assert!(read(&whole[..length], &question).is_none(), "{length}");
         }
     }
 
     #[test]
     fn only_names_are_asked_for() {
-        assert!(question(NUMBER, "a.test.").is_some());
-        for name in ["", ".", "a..b", &"x".repeat(64)] {
-            assert!(question(NUMBER, name).is_none(), "{name}");
+        assert!(question("a.test.").is_some());
+        for name in ["", ".", "a..b", "a\\046b", &"x".repeat(64)] {
+            assert!(question(name).is_none(), "{name}");
         }
     }
 
