@@ -18,6 +18,9 @@ use super::{Answer, Error, Expected, Fence, Fenced, Lock, LockRequest, Store};
 /// How long the store keeps the office of a leader that it does not hear of any more (spec cluster 3).
 pub const TERM: Duration = Duration::from_secs(20);
 
+/// Who has led for a shorter time waits before it stands for election again.
+const TERM_SHORTEST: Duration = Duration::from_secs(1);
+
 /// How long a node that stops waits for the store to take its office back. Later, the store does so by itself.
 const RESIGN_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -188,7 +191,7 @@ async fn run(
         };
         match won {
             Ok(mut lock) => {
-                backoff.reset();
+                let began = Instant::now();
                 info!("Node {node} elected leader ♚");
                 let has_resigned = tokio::select! {
                     () = lead(&mut *lock, &term) => false,
@@ -201,6 +204,17 @@ async fn run(
                         warn!("The leadership could not be given up: {error}");
                     }
                     break;
+                }
+                if began.elapsed() >= TERM_SHORTEST {
+                    backoff.reset();
+                    continue;
+                }
+                // Somebody takes it away again and again.
+                let pause = backoff.pause();
+                warn!("The leadership was lost as soon as it was won, trying again in {pause:?}");
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    _ = &mut resigned => break,
                 }
             }
             Err(error) => {
@@ -294,6 +308,28 @@ mod tests {
         let hour = Duration::from_secs(3600);
         assert!(timeout(hour, leadership.won()).await.is_err());
         store.fail(None);
+        leadership.won().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_loses_every_term_at_once_does_not_ask_without_end() {
+        let store = Memory::new(Kind::Consul);
+        let election = start(&store, "n1");
+        let mut leadership = election.leadership();
+        let taker = tokio::spawn({
+            let store = store.clone();
+            async move {
+                loop {
+                    leadership.won().await;
+                    store.expire(KEY);
+                }
+            }
+        });
+        sleep(Duration::from_secs(60)).await;
+        let asked = store.calls().len();
+        assert!((5..60).contains(&asked), "asked {asked} times in a minute");
+        taker.abort();
+        let mut leadership = election.leadership();
         leadership.won().await;
     }
 
