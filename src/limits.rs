@@ -376,6 +376,9 @@ pub const ACME_LOCK_WAIT: Duration = Duration::from_secs(60);
 
 const _: () = assert!(ACME_LOCK_WAIT.as_secs() > 2 * ACME_LOCK_TTL.as_secs());
 
+/// How long a node waits until it sees what it has written to that account: it may be written over meanwhile.
+pub const ACME_SEEN_WAIT: Duration = Duration::from_secs(30);
+
 /// From the moment when a node of a fleet answers with what proves a name until the authority is told to ask: it may ask any
 /// other node, which the store tells at once and which needs a few milliseconds to serve it.
 pub const ACME_SPREAD: Duration = Duration::from_secs(2);

@@ -42,12 +42,19 @@ impl Advice {
         !self.is_missing && certificates.iter().any(is_due)
     }
 
-    /// Asks for every certificate that it is time to ask for. Those that are gone are forgotten.
-    pub(super) async fn ask(&mut self, account: &Account, certificates: &[Stored]) {
+    /// Asks for every certificate that it is time to ask for. Those that are gone are forgotten. One that does not answer at
+    /// all (`is_away`) is not asked for the rest of them now.
+    pub(super) async fn ask(
+        &mut self,
+        account: &Account,
+        certificates: &[Stored],
+        is_away: impl Fn() -> bool,
+    ) {
         self.known.retain(|chain, _| {
             let mut stored = certificates.iter();
             stored.any(|stored| stored.chain == *chain)
         });
+        let mut is_over = false;
         for stored in certificates {
             let now = Instant::now();
             let known = self.known.get(&stored.chain);
@@ -58,6 +65,11 @@ impl Advice {
                 renew_at: known.and_then(|known| known.renew_at),
                 again: now + ACME_ADVICE_LONGEST,
             };
+            if is_over {
+                advised.again = now + ACME_ADVICE_SHORTEST;
+                self.known.insert(stored.chain.clone(), advised);
+                continue;
+            }
             match asked(account, &stored.chain).await {
                 Ok((renew_at, pause)) => {
                     if advised.renew_at.is_none() {
@@ -73,6 +85,10 @@ impl Advice {
                 }
                 Err(Refused::This(why)) => {
                     info!("ACME: no advice on {}: {why}", stored.names.join(","));
+                    is_over = is_away();
+                    if is_over {
+                        advised.again = now + ACME_ADVICE_SHORTEST;
+                    }
                 }
             }
             self.known.insert(stored.chain.clone(), advised);

@@ -6,11 +6,11 @@ use std::env;
 use std::fs;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -23,6 +23,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 use tracing::info;
 
+use super::wall_clock;
 use crate::limits::{
     ACME_ANSWER_BYTES_MAX, ACME_AUTHORITY_TIME, ACME_PAUSE_MAX, ACME_SERVICE_TIME,
 };
@@ -39,6 +40,8 @@ pub(super) struct Http {
     is_logged: bool,
     /// For how many seconds the authority wants to be left alone, as it said last (RFC 8555 6.6).
     pause: Arc<AtomicU64>,
+    /// The authority did not answer when it was asked last, or not what it was asked for.
+    is_away: Arc<AtomicBool>,
 }
 
 impl Http {
@@ -66,6 +69,7 @@ impl Http {
             client: HyperClient::builder(TokioExecutor::new()).build(connector),
             is_logged,
             pause: Arc::default(),
+            is_away: Arc::default(),
         })
     }
 
@@ -73,6 +77,12 @@ impl Http {
     /// `ACME_PAUSE_MAX`.
     pub(super) fn take_pause(&self) -> Duration {
         Duration::from_secs(self.pause.swap(0, Ordering::Relaxed)).min(ACME_PAUSE_MAX)
+    }
+
+    /// Whether the authority could not be reached when it was asked last, or has too much to do: whatever is asked next meets
+    /// the same.
+    pub(super) fn is_away(&self) -> bool {
+        self.is_away.load(Ordering::Relaxed)
     }
 }
 
@@ -132,7 +142,8 @@ impl HttpClient for Http {
             .headers_mut()
             .insert(USER_AGENT, HeaderValue::from_static(agent));
         let asked = format!("{} {}", request.method(), request.uri());
-        let (is_logged, pause) = (self.is_logged, Arc::clone(&self.pause));
+        let is_logged = self.is_logged;
+        let (pause, is_away) = (Arc::clone(&self.pause), Arc::clone(&self.is_away));
         let answer = answered(self.client.request(request));
         Box::pin(async move {
             let answer = timeout(ACME_AUTHORITY_TIME, answer)
@@ -145,18 +156,40 @@ impl HttpClient for Http {
                     Err(why) => info!("legolog: {asked}: {why}"),
                 }
             }
-            let answer = answer.map_err(|why| Error::Other(format!("{asked}: {why}").into()))?;
-            if matches!(
-                answer.status(),
-                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-            ) {
+            let failed = |why: String| Error::Other(format!("{asked}: {why}").into());
+            is_away.store(true, Ordering::Relaxed);
+            let answer = answer.map_err(failed)?;
+            let status = answer.status();
+            let is_busy = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+            is_away.store(is_busy, Ordering::Relaxed);
+            if is_busy {
                 let after = answer.headers().get(RETRY_AFTER);
-                let seconds = after.and_then(|after| after.to_str().ok()?.parse().ok());
-                pause.store(seconds.unwrap_or(0), Ordering::Relaxed);
+                let after = after.and_then(|after| seconds(after.to_str().ok()?, wall_clock()));
+                pause.store(after.unwrap_or(0), Ordering::Relaxed);
+            }
+            // The library would call the page of a proxy in between, or of another server, bad JSON.
+            if !status.is_success() && !is_problem(answer.headers()) {
+                return Err(failed(format!("it answers {status}")));
             }
             Ok(BytesResponse::from(answer))
         })
     }
+}
+
+/// Whether an answer says what is wrong (RFC 9457). Authorities are not strict about the type.
+fn is_problem(fields: &HeaderMap) -> bool {
+    let kind = fields.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.contains("json"))
+}
+
+/// What `Retry-After` says: seconds, or a date (RFC 9110 10.2.3).
+fn seconds(after: &str, now: SystemTime) -> Option<u64> {
+    after.trim().parse().ok().or_else(|| {
+        let until = httpdate::parse_http_date(after.trim()).ok()?;
+        // A part of a second counts whole: not before that time.
+        let pause = until.duration_since(now).unwrap_or_default();
+        Some(pause.as_secs() + u64::from(pause.subsec_nanos() > 0))
+    })
 }
 
 /// The answer with its whole body.
@@ -167,4 +200,31 @@ async fn answered(
     let body = Limited::new(body, ACME_ANSWER_BYTES_MAX).collect().await;
     let body = body.map_err(|error| error.to_string())?.to_bytes();
     Ok(Response::from_parts(parts, Full::new(body)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_names_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        for (after, expected) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 08:49:30 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            assert_eq!(seconds(after, now), expected, "{after}");
+        }
+        assert_eq!(
+            seconds(
+                "Sun, 06 Nov 1994 08:50:37 GMT",
+                now + Duration::from_millis(500)
+            ),
+            Some(60)
+        );
+    }
 }

@@ -4,17 +4,19 @@
 //! a certificate. Never orders anything. Read next: `storage.rs` (the file), `shared.rs` (the fleet).
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 use tokio::time::sleep;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::shared::{Fleet, Shared};
 use super::storage::{Account, Storage, Stored};
-use super::{Challenges, Proof, Publication, Publish, tls_of, wall_clock};
+use super::{Challenges, Proof, Publication, Publish, Unsaved, tls_of, wall_clock};
 use crate::config::Dynamic;
 use crate::config::acme::Acme;
 use crate::limits::ACME_SPREAD;
+use crate::tls;
 
 /// One of both.
 pub(super) enum Kept {
@@ -29,6 +31,8 @@ pub(super) struct Alone {
     entry_point: String,
     issued: mpsc::Sender<Dynamic>,
     publish: Publish,
+    /// The file is older than what is in memory.
+    is_unsaved: bool,
 }
 
 impl Kept {
@@ -53,6 +57,7 @@ impl Kept {
                 entry_point: options.entry_point.clone(),
                 issued,
                 publish,
+                is_unsaved: false,
             })));
         };
         if name.ends_with(".json") || Path::new(name).is_file() {
@@ -100,17 +105,26 @@ impl Kept {
     ///
     /// # Errors
     /// A sentence: why no order can be made now.
-    pub(super) async fn ready(&mut self, unsaved: &[Stored]) -> Result<(), String> {
-        let Self::Store(shared) = self else {
-            return Ok(());
+    pub(super) async fn ready(&mut self, unsaved: &Unsaved) -> Result<(), String> {
+        let shared = match self {
+            Self::Store(shared) => shared,
+            Self::File(alone) => return alone.saved(),
         };
         shared.read().await?;
         if unsaved.is_empty() && shared.object.proofs().is_empty() {
             return Ok(());
         }
         let change = shared.change(|object| {
-            for certificate in unsaved {
-                object.put(certificate);
+            for certificate in &unsaved.certificates {
+                // Another node may have led meanwhile, and ordered a newer one.
+                let all = object.certificates();
+                let there = all.iter().find(|there| there.names == certificate.names);
+                if there.is_none_or(|there| ends(there) < ends(certificate)) {
+                    object.put(certificate);
+                }
+            }
+            if let Some(account) = &unsaved.account {
+                object.set_account(account);
             }
             object.set_proofs(&[]);
         });
@@ -132,6 +146,14 @@ impl Kept {
         }
     }
 
+    /// Whether there is an account of Traefik 1.7, whose key is of a kind that our client library has not.
+    pub(super) fn has_account_of_1_7(&self) -> bool {
+        match self {
+            Self::File(alone) => alone.storage.has_account_of_1_7(),
+            Self::Store(shared) => shared.object.has_account_of_1_7(),
+        }
+    }
+
     pub(super) fn account(&self) -> Option<Account> {
         match self {
             Self::File(alone) => alone.storage.account(),
@@ -140,7 +162,7 @@ impl Kept {
     }
 
     /// # Errors
-    /// A sentence; a file that cannot be written now is written whole the next time.
+    /// A sentence. A file that cannot be written now is written later.
     pub(super) async fn set_account(&mut self, account: &Account) -> Result<(), String> {
         match self {
             Self::File(alone) => {
@@ -161,9 +183,11 @@ impl Kept {
             Self::File(alone) => alone.publish.challenges(Challenges::new(proofs)).await,
             Self::Store(shared) => {
                 shared.change(|object| object.set_proofs(proofs)).await?;
-                shared.serves(proofs).await;
+                shared.serves(proofs).await?;
                 debug!("ACME: every core here answers, the other nodes follow");
                 sleep(ACME_SPREAD).await;
+                // A proof that the authority does not find counts in its limits.
+                shared.still_shows(proofs).await?;
             }
         }
         Ok(())
@@ -185,7 +209,7 @@ impl Kept {
     /// Keeps a certificate, has it served, and takes the proofs for it back.
     ///
     /// # Errors
-    /// A sentence: the store did not take it. A file that cannot be written now is written whole the next time.
+    /// A sentence: the store did not take it. A file that cannot be written now is written later.
     pub(super) async fn put(
         &mut self,
         certificate: &Stored,
@@ -221,15 +245,34 @@ impl Kept {
     }
 }
 
+/// When a certificate is no good any more; `None` if it never was.
+fn ends(certificate: &Stored) -> Option<SystemTime> {
+    let (_, not_after) = tls::lifetime(certificate.chain.as_bytes())?;
+    Some(not_after)
+}
+
 impl Alone {
-    /// A file that cannot be written now is written whole the next time.
-    fn save(&self) {
-        if let Err(error) = self.storage.save() {
+    fn save(&mut self) {
+        let saved = self.storage.save();
+        self.is_unsaved = saved.is_err();
+        if let Err(error) = saved {
             error!(
-                "ACME: {} cannot be written: {error}; what was issued serves from memory",
+                "ACME: {} cannot be written: {error}; what was issued serves from memory until it can be",
                 self.name
             );
         }
+    }
+
+    /// Writes what could not be written before. Until it is, nothing is ordered: after a restart it would be ordered again.
+    fn saved(&mut self) -> Result<(), String> {
+        if !self.is_unsaved {
+            return Ok(());
+        }
+        let saved = self.storage.save();
+        saved.map_err(|error| format!("{} cannot be written: {error}", self.name))?;
+        self.is_unsaved = false;
+        info!("ACME: {} is written now", self.name);
+        Ok(())
     }
 
     async fn tell_issued(&self) {

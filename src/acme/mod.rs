@@ -49,6 +49,8 @@ pub use self::shared::Fleet;
 
 /// What an authority says that has forgotten a number it gave out (RFC 8555 6.5); the library asks for a new one twice.
 const BAD_NONCE: &str = "urn:ietf:params:acme:error:badNonce";
+/// What it says that has forgotten an account (RFC 8555 6.7).
+const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 const ORDER_TRIES: u32 = 3;
 
 /// What proves names while they are being ordered.
@@ -157,9 +159,38 @@ impl Publish {
 
 /// Runs as long as the control loop does.
 pub async fn run(options: Acme, links: Links) {
-    match Worker::new(options, links) {
-        Ok(worker) => worker.run().await,
-        Err(why) => error!("{why}; no certificate is ordered"),
+    if let Err(why) = serve(options, links).await {
+        error!("{why}; no certificate is ordered");
+    }
+}
+
+/// # Errors
+/// A sentence: nothing can be ordered as it is configured. What was issued before serves nevertheless, if it can be read.
+async fn serve(options: Acme, links: Links) -> Result<(), String> {
+    if options.storage.is_empty() {
+        return Err(
+            "unable to initialize ACME provider with no storage location for the certificates"
+                .to_owned(),
+        );
+    }
+    let kept = Kept::open(&options, links.fleet, links.issued, links.challenges)?;
+    kept.tell_issued().await;
+    Worker::new(options, kept, links.names, links.asked)?
+        .run()
+        .await;
+    Ok(())
+}
+
+/// What could not be stored yet. It was paid for in the authority's limits, so it is not lost.
+#[derive(Default)]
+struct Unsaved {
+    account: Option<Account>,
+    certificates: Vec<Stored>,
+}
+
+impl Unsaved {
+    fn is_empty(&self) -> bool {
+        self.account.is_none() && self.certificates.is_empty()
     }
 }
 
@@ -169,8 +200,7 @@ struct Worker {
     asked: mpsc::Receiver<String>,
     on_demand: OnDemand,
     kept: Kept,
-    /// Certificates that could not be stored yet. They were paid for in the authority's limits, so they are not lost.
-    unsaved: Vec<Stored>,
+    unsaved: Unsaved,
     /// What is kept cannot be read or written now: when it is tried again.
     stuck_until: Option<Instant>,
     backoff: Backoff,
@@ -182,21 +212,24 @@ struct Worker {
     records: Vec<dns::Record>,
     http: Http,
     account: Option<(Account, instant_acme::Account)>,
+    /// The authority does not know the account that is kept.
+    is_forgotten: bool,
     advice: Advice,
     /// Orders that failed: how often in a row, and when they are tried again.
     failed: BTreeMap<Vec<String>, (u32, Instant)>,
+    /// The authority could not be asked: how often in a row, and until when nothing is ordered.
+    away: (u32, Option<Instant>),
+    /// What was issued: how often within a day, and when last.
+    issued: BTreeMap<Vec<String>, (u32, Instant)>,
 }
 
 impl Worker {
-    fn new(options: Acme, links: Links) -> Result<Self, String> {
-        if options.storage.is_empty() {
-            return Err(
-                "unable to initialize ACME provider with no storage location for the certificates"
-                    .to_owned(),
-            );
-        }
-        // What was issued before serves, whatever else is wrong.
-        let kept = Kept::open(&options, links.fleet, links.issued, links.challenges)?;
+    fn new(
+        options: Acme,
+        kept: Kept,
+        names: watch::Receiver<Option<Names>>,
+        asked: mpsc::Receiver<String>,
+    ) -> Result<Self, String> {
         let http = Http::new(options.acme_logging)?;
         let way = way(&options, &http)?;
         let (domains, said) = plan::domains(&options.domains, matches!(way, Way::Dns(_)));
@@ -211,11 +244,11 @@ impl Worker {
         Ok(Self {
             http,
             options,
-            names: links.names,
-            asked: links.asked,
+            names,
+            asked,
             on_demand: OnDemand::default(),
             kept,
-            unsaved: Vec::new(),
+            unsaved: Unsaved::default(),
             stuck_until: None,
             backoff: Backoff::default(),
             domains,
@@ -223,13 +256,15 @@ impl Worker {
             way,
             records: Vec::new(),
             account: None,
+            is_forgotten: false,
             advice: Advice::default(),
             failed: BTreeMap::new(),
+            away: (0, None),
+            issued: BTreeMap::new(),
         })
     }
 
     async fn run(mut self) {
-        self.kept.tell_issued().await;
         // Orders are made when it is known which certificates the configuration has itself.
         while self.names.borrow_and_update().is_none() {
             if self.names.changed().await.is_err() {
@@ -268,10 +303,13 @@ impl Worker {
         }
         if !self.unsaved.is_empty() {
             info!("ACME: what was issued is stored now");
+            self.unsaved = Unsaved::default();
         }
-        self.unsaved.clear();
         self.stuck_until = None;
         self.backoff.reset();
+        if self.away.1.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
         self.ask_advice().await;
         self.due().into_iter().next()
     }
@@ -283,7 +321,10 @@ impl Worker {
             return;
         }
         match self.account().await {
-            Ok(account) => self.advice.ask(&account, &certificates).await,
+            Ok(account) => {
+                let is_away = || self.http.is_away();
+                self.advice.ask(&account, &certificates, is_away).await;
+            }
             // The next order says so.
             Err(why) => debug!("ACME: no advice: {why}"),
         }
@@ -308,7 +349,12 @@ impl Worker {
         let mut orders: Vec<Vec<String>> = Vec::new();
         let (now, at) = (wall_clock(), Instant::now());
         for certificate in &stored {
-            if self.renewal(certificate).is_none_or(|due| due <= now) {
+            let is_due = self.renewal(certificate).is_none_or(|due| due <= now);
+            if is_due
+                && self
+                    .rests_until(certificate)
+                    .is_none_or(|until| until <= at)
+            {
                 orders.push(certificate.names.clone());
             }
             known.extend(certificate.names.iter().cloned());
@@ -324,8 +370,20 @@ impl Worker {
         self.on_demand.forget(is_covered);
         orders.extend(self.on_demand.wanted().map(|name| vec![name.clone()]));
         self.failed.retain(|names, _| orders.contains(names));
+        self.issued
+            .retain(|names, (_, last)| is_stored(&stored, names) && *last + plan::DAY > at);
         orders.retain(|names| self.failed.get(names).is_none_or(|(_, again)| *again <= at));
+        // One that always fails does not keep the others waiting.
+        orders.sort_by_key(|names| self.failed.get(names).map_or(0, |(failures, _)| *failures));
         orders
+    }
+
+    /// Until when a certificate is not renewed because it was issued just now, whatever the calendar or the authority says:
+    /// with a clock that is wrong every certificate is due as soon as it is there.
+    fn rests_until(&self, certificate: &Stored) -> Option<Instant> {
+        let (times, last) = self.issued.get(&certificate.names)?;
+        let lifetime = tls::lifetime(certificate.chain.as_bytes());
+        Some(*last + plan::rest(*times, lifetime))
     }
 
     /// When to look again though the configuration has not changed.
@@ -335,11 +393,20 @@ impl Worker {
         }
         let (now, at) = (wall_clock(), Instant::now());
         let stored = self.kept.certificates();
+        if let Some(until) = self.away.1.filter(|until| *until > at) {
+            return until;
+        }
         let renewals = stored
             .iter()
             .filter(|certificate| !self.failed.contains_key(&certificate.names))
-            .filter_map(|certificate| self.renewal(certificate))
-            .map(|due| at + due.duration_since(now).unwrap_or_default());
+            .filter_map(|certificate| {
+                let due = self.renewal(certificate)?;
+                let due = at + due.duration_since(now).unwrap_or_default();
+                Some(
+                    self.rests_until(certificate)
+                        .map_or(due, |until| until.max(due)),
+                )
+            });
         let again = self.failed.values().map(|(_, again)| *again);
         renewals
             .chain(again)
@@ -351,6 +418,8 @@ impl Worker {
     async fn obtain(&mut self, names: Vec<String>) {
         let list = names.join(",");
         info!("ACME: ordering a certificate for {list}");
+        // What the authority said to earlier requests is over.
+        self.http.take_pause();
         let lost = self.kept.until_lost();
         let ordered = tokio::select! {
             biased;
@@ -368,16 +437,19 @@ impl Worker {
             ),
             Some(Ok(certificate)) => {
                 self.failed.remove(&names);
+                self.away = (0, None);
                 info!("ACME: there is a certificate for {list}");
+                self.take_note(&certificate);
                 let account = self.account.as_ref().map(|(account, _)| account);
                 if let Err(why) = self.kept.put(&certificate, account).await {
                     error!(
                         "ACME: the certificate for {list} cannot be stored: {why}; it is kept in memory until it can be"
                     );
-                    self.unsaved.push(certificate);
+                    self.unsaved.certificates.push(certificate);
                 }
             }
             Some(Err(why)) if self.on_demand.fail(&names, Instant::now()) => {
+                self.judge();
                 error!(
                     "ACME: unable to obtain a certificate for {list}, which a client asked for: {why}; not tried again within {}",
                     humantime(ACME_ASKED_AGAIN)
@@ -385,6 +457,7 @@ impl Worker {
                 self.kept.hide().await;
             }
             Some(Err(why)) => {
+                self.judge();
                 let failures = self.failed.get(&names).map_or(0, |(failures, _)| *failures) + 1;
                 // An authority that says when is believed.
                 let again = plan::again_after(failures).max(self.http.take_pause());
@@ -399,12 +472,48 @@ impl Worker {
         }
     }
 
+    /// An order has failed. Where that is about the authority, or our account with it, and not about names, all others
+    /// would fail like it: nothing is ordered for a while.
+    fn judge(&mut self) {
+        if !self.http.is_away() && self.account.is_some() {
+            self.away = (0, None);
+            return;
+        }
+        let failures = self.away.0 + 1;
+        self.away = (failures, Some(Instant::now() + plan::again_after(failures)));
+    }
+
+    /// A certificate was issued.
+    fn take_note(&mut self, certificate: &Stored) {
+        let now = Instant::now();
+        let known = self.issued.get(&certificate.names);
+        let times = known.map_or(0, |(times, _)| *times) + 1;
+        self.issued.insert(certificate.names.clone(), (times, now));
+        if self
+            .renewal(certificate)
+            .is_none_or(|due| due <= wall_clock())
+        {
+            error!(
+                "ACME: the certificate for {} that was issued just now is to be renewed already: it is ordered again, ever later (is the clock of this machine right?)",
+                certificate.names.join(",")
+            );
+        }
+    }
+
     /// Begins again where nothing is wrong but the authority's memory.
     async fn ordered_at_last(&mut self, names: &[String]) -> Result<Stored, String> {
         let mut tries = 1;
         loop {
             match self.ordered(names).await {
                 Err(why) if why.contains(BAD_NONCE) && tries < ORDER_TRIES => tries += 1,
+                Err(why) if why.contains(NO_ACCOUNT) && !self.is_forgotten => {
+                    warn!(
+                        "ACME: {} does not know our account any more; another one is registered",
+                        self.options.ca_server
+                    );
+                    self.is_forgotten = true;
+                    self.account = None;
+                }
                 ended => return ended,
             }
         }
@@ -447,14 +556,14 @@ impl Worker {
         }
         let directory = directory(&self.options.ca_server);
         let builder = instant_acme::Account::builder_with_http(Box::new(self.http.clone()));
-        let (kept, account) = match self.kept.account() {
-            Some(known) if known.directory == directory => {
+        let (known, account) = match self.kept.account() {
+            Some(known) if known.directory == directory && !self.is_forgotten => {
                 let key = PrivatePkcs8KeyDer::from(known.key.clone());
                 let account = builder.from_parts(known.uri.clone(), key, directory).await;
                 (known, account.map_err(said)?)
             }
             known => {
-                if known.is_some() {
+                if known.is_some() && !self.is_forgotten {
                     info!(
                         "Account URI does not match the current CAServer. The account will be reset"
                     );
@@ -475,16 +584,27 @@ impl Worker {
                     .await
                     .map_err(said)?;
                 info!("ACME: registered an account with {directory}");
+                if self.kept.has_account_of_1_7() {
+                    info!(
+                        "ACME: {} has an account with an RSA key, which only Traefik 1.7 can use: the account of Traefik 1.7 stays in it",
+                        self.options.storage
+                    );
+                }
                 let registered = Account {
                     uri: account.id().to_owned(),
                     directory,
                     key: credentials.private_key().secret_pkcs8_der().to_vec(),
                 };
-                self.kept.set_account(&registered).await?;
-                (registered, account)
+                self.is_forgotten = false;
+                self.account = Some((registered.clone(), account.clone()));
+                if let Err(why) = self.kept.set_account(&registered).await {
+                    self.unsaved.account = Some(registered);
+                    return Err(format!("the account cannot be stored: {why}"));
+                }
+                return Ok(account);
             }
         };
-        self.account = Some((kept, account.clone()));
+        self.account = Some((known, account.clone()));
         Ok(account)
     }
 }
@@ -551,6 +671,10 @@ fn directory(written: &str) -> String {
         return "https://acme-staging-v02.api.letsencrypt.org/directory".to_owned();
     }
     written.to_owned()
+}
+
+fn is_stored(certificates: &[Stored], names: &[String]) -> bool {
+    certificates.iter().any(|stored| stored.names == names)
 }
 
 fn stored(names: &[String], chain: String, key: String) -> Result<Stored, String> {

@@ -55,7 +55,8 @@ impl Object {
         }
         let plain = unpacked(bytes).map_err(|error| error.to_string())?;
         match serde_json::from_slice(&plain) {
-            Ok(Value::Object(document)) => Ok(Self { document }),
+            // What is not understood would be written over with the next change.
+            Ok(Value::Object(document)) if is_account(&document) => Ok(Self { document }),
             Ok(_) => Err("it is no ACME account".to_owned()),
             // What serde says may have a piece of a key in it.
             Err(error) => Err(format!(
@@ -80,6 +81,12 @@ impl Object {
     pub(super) fn key_type(&self) -> Option<&str> {
         let kind = self.document.get("KeyType")?.as_str()?;
         Some(kind).filter(|kind| !kind.is_empty())
+    }
+
+    pub(super) fn has_account_of_1_7(&self) -> bool {
+        self.document
+            .get("PrivateKey")
+            .is_some_and(Value::is_string)
     }
 
     pub(super) fn account(&self) -> Option<Account> {
@@ -119,24 +126,13 @@ impl Object {
         let all = self
             .document
             .entry("DomainsCertificate")
-            .or_insert_with(|| json!({}));
-        if !all.is_object() {
+            .or_insert(Value::Null);
+        if all.is_null() {
             *all = json!({});
         }
-        let all = &mut all["Certs"];
-        if !all.is_array() {
-            *all = Value::Array(Vec::new());
-        }
-        let Some(all) = all.as_array_mut() else {
-            return;
-        };
-        match all
-            .iter_mut()
-            .find(|old| stored(old).is_some_and(|old| old.names == new.names))
-        {
-            Some(old) => *old = entry,
-            None => all.push(entry),
-        }
+        storage::put_in_place(&mut all["Certs"], entry, |old| {
+            stored(old).is_some_and(|old| old.names == new.names)
+        });
     }
 
     /// What proves names that are being ordered, by whichever node.
@@ -193,6 +189,22 @@ impl Object {
                 .insert(field.to_owned(), Value::Object(proofs));
         }
     }
+}
+
+/// Whether everything is where it is looked for.
+fn is_account(document: &Map<String, Value>) -> bool {
+    let is_map = |field: &str| {
+        let field = document.get(field).unwrap_or(&Value::Null);
+        field.is_null() || field.is_object()
+    };
+    let certificates = document
+        .get("DomainsCertificate")
+        .and_then(|all| all.get("Certs"))
+        .unwrap_or(&Value::Null);
+    ["DomainsCertificate", "ChallengeCerts", "HTTPChallenge"]
+        .into_iter()
+        .all(is_map)
+        && (certificates.is_null() || certificates.is_array())
 }
 
 /// The JSON inside, at most `ACME_OBJECT_BYTES_MAX` of it.
@@ -327,6 +339,8 @@ mod tests {
         for bytes in [
             &b"{\"PrivateKey\": \"secret"[..],
             b"[\"secret\"]",
+            b"{\"DomainsCertificate\": \"secret\"}",
+            b"{\"DomainsCertificate\": {\"Certs\": \"secret\"}}",
             &gzip("secret"),
         ] {
             let why = Object::read(bytes).expect_err("no account");

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::acme::AcmeDomain;
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// What lives at least three times as long as this is renewed this long before its end; what lives shorter, when a third
 /// of its life is left.
 const RENEWED_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -108,6 +108,18 @@ pub(super) fn renewal(not_before: SystemTime, not_after: SystemTime) -> SystemTi
 pub(super) fn again_after(failures: u32) -> Duration {
     let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
     AGAIN_FIRST.saturating_mul(doubled).min(AGAIN_LONGEST)
+}
+
+/// How long a certificate of this lifetime is not renewed after it was issued, so often within a day. Once is no reason: an
+/// authority may want it back at once. A third of its life is no loss: it is not renewed before two thirds are over.
+pub(super) fn rest(times: u32, lifetime: Option<(SystemTime, SystemTime)>) -> Duration {
+    let Some(times) = times.checked_sub(1).filter(|times| *times > 0) else {
+        return Duration::ZERO;
+    };
+    let longest = lifetime
+        .and_then(|(not_before, not_after)| not_after.duration_since(not_before).ok())
+        .map_or(AGAIN_LONGEST, |lifetime| lifetime / 3);
+    again_after(times).min(longest.max(AGAIN_FIRST))
 }
 
 #[cfg(test)]
@@ -212,5 +224,19 @@ mod tests {
             .map(|failures| again_after(failures).as_secs() / 60)
             .into();
         assert_eq!(minutes, [1, 2, 4, 256, 360, 360]);
+    }
+
+    #[test]
+    fn what_was_issued_rests_ever_longer_but_not_past_its_time() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let check = |seconds: Option<u64>, minutes: [u64; 5]| {
+            let lifetime = seconds.map(|seconds| (at(0), at(seconds)));
+            let rests = [0, 1, 2, 3, 20].map(|times| rest(times, lifetime).as_secs() / 60);
+            assert_eq!(rests, minutes, "{seconds:?}");
+        };
+        check(None, [0, 0, 1, 2, 360]);
+        check(Some(90 * 24 * 60 * 60), [0, 0, 1, 2, 360]);
+        check(Some(60 * 60), [0, 0, 1, 2, 20]);
+        check(Some(30), [0, 0, 1, 1, 1]);
     }
 }

@@ -17,7 +17,7 @@ use super::object::Object;
 use super::storage::Stored;
 use super::{Challenges, Proof, Publish, tls_of};
 use crate::config::Dynamic;
-use crate::limits::{ACME_LOCK_TTL, ACME_LOCK_WAIT};
+use crate::limits::{ACME_LOCK_TTL, ACME_LOCK_WAIT, ACME_SEEN_WAIT};
 use crate::store::{
     Expected, Fenced, Follower, Kind, Leadership, LockRequest, Prefix, Store, Term,
 };
@@ -180,11 +180,36 @@ impl Shared {
         }
     }
 
+    /// Whether these proofs are what the nodes are shown.
+    ///
+    /// # Errors
+    /// A sentence: they are not, or the store does not answer.
+    pub(super) async fn still_shows(&mut self, proofs: &[Proof]) -> Result<(), String> {
+        self.read().await?;
+        let shown = self.object.proofs();
+        if proofs.iter().all(|proof| shown.contains(proof)) {
+            return Ok(());
+        }
+        Err(format!(
+            "another node has written over what proves the names at {}",
+            self.name
+        ))
+    }
+
     /// Returns when every core of this node serves these proofs.
-    pub(super) async fn serves(&mut self, proofs: &[Proof]) {
+    ///
+    /// # Errors
+    /// A sentence: they are not to be seen, because somebody has written over them, or the store tells nothing.
+    pub(super) async fn serves(&mut self, proofs: &[Proof]) -> Result<(), String> {
         let all = |served: &Vec<Proof>| proofs.iter().all(|proof| served.contains(proof));
-        // It ends with the process.
-        let _ = self.served.wait_for(all).await;
+        match timeout(ACME_SEEN_WAIT, self.served.wait_for(all)).await {
+            // It ends with the process.
+            Ok(_) => Ok(()),
+            Err(_) => Err(format!(
+                "what was written to {} is not seen by this node itself within {ACME_SEEN_WAIT:?}",
+                self.name
+            )),
+        }
     }
 }
 
@@ -267,6 +292,9 @@ fn transaction() -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Unsaved;
+    use super::super::kept::Kept;
+    use super::super::storage::Account;
     use super::*;
     use crate::store::Election;
     use crate::store::memory::Memory;
@@ -343,11 +371,27 @@ mod tests {
             assert_eq!(publication.challenges.http["token"], "answer");
             assert!(node.shared.served.borrow().is_empty(), "not yet");
             publication.served.send(()).expect("waited for");
-            node.shared.serves(&[proof()]).await;
+            node.shared.serves(&[proof()]).await.expect("served");
         }
         let lock = store.get("traefik/acme/account/lock").await;
         let lock = lock.expect("readable").expect("written").value;
         assert_eq!(lock.len(), 32, "{lock:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn proofs_that_somebody_writes_over_are_not_waited_for_without_end() {
+        let store = Memory::new(Kind::Consul);
+        let mut one = node(&store, "n1");
+        one.shared.until_leading().await;
+        let written = one.shared.change(|object| object.set_proofs(&[proof()]));
+        written.await.expect("written");
+        // As Traefik 1.7 does, before this node has seen them.
+        store.set("traefik/acme/account/object", "");
+        let why = one.shared.still_shows(&[proof()]).await;
+        let why = why.expect_err("gone");
+        assert!(why.contains("has written over what proves"), "{why}");
+        let why = one.shared.serves(&[proof()]).await.expect_err("gone");
+        assert!(why.contains("is not seen by this node"), "{why}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -384,6 +428,52 @@ mod tests {
         let object = store.get("traefik/acme/account/object").await;
         let object = object.expect("readable").expect("there");
         assert_eq!(object.value, "{\"PrivateKey\": \"sec");
+    }
+
+    /// A certificate that is good until the beginning of this year.
+    fn until(year: i32) -> Stored {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let names = vec!["a.test".to_owned()];
+        let mut params = rcgen::CertificateParams::new(names).expect("names");
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        Stored {
+            chain: params.self_signed(&key).expect("signed").pem(),
+            ..certificate("a.test")
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_stored_for_long_takes_no_newer_ones_place() {
+        let store = Memory::new(Kind::EtcdV3);
+        // What is not named would be dropped, and with it the node's candidacy.
+        let Node {
+            shared: mut one,
+            issued: _issued,
+            challenges: _challenges,
+            election: _election,
+        } = node(&store, "n1");
+        one.until_leading().await;
+        let (old, new, newer) = (until(2030), until(2031), until(2032));
+        one.change(|object| object.put(&old))
+            .await
+            .expect("written");
+        let mut one = Kept::Store(Box::new(one));
+        for unsaved in [&newer, &new] {
+            let account = Account {
+                uri: "https://ca/1".to_owned(),
+                directory: "https://ca/directory".to_owned(),
+                key: vec![1, 2, 3],
+            };
+            let unsaved = Unsaved {
+                account: Some(account.clone()),
+                certificates: vec![unsaved.clone(), certificate("b.test")],
+            };
+            one.ready(&unsaved).await.expect("written");
+            let kept = one.certificates();
+            assert!(kept[0] == newer, "the newest stays");
+            assert_eq!(kept[1], certificate("b.test"));
+            assert!(one.account() == Some(account));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -75,16 +75,10 @@ impl Storage {
                     path.display()
                 ));
             }
-            match serde_json::from_slice(&text) {
-                Ok(Value::Object(document)) => document,
-                unreadable => {
-                    let why = unreadable
-                        .map_or_else(|error| error.to_string(), |_| "no object".to_owned());
-                    let seconds = now
-                        .duration_since(SystemTime::UNIX_EPOCH)
-                        .map_or(0, |at| at.as_secs());
-                    let aside = PathBuf::from(format!("{}.unreadable-{seconds}", path.display()));
-                    fs::rename(path, &aside).map_err(failed)?;
+            match read(&text) {
+                Ok(document) => document,
+                Err(why) => {
+                    let aside = put_aside(path, now).map_err(failed)?;
                     told = Some(format!(
                         "{} cannot be read ({why}): it was put aside as {}, and its certificates are ordered again",
                         path.display(),
@@ -104,31 +98,20 @@ impl Storage {
         Ok((storage, told))
     }
 
-    /// Replaces the file: after a crash it is the old one or the new one, whole.
+    /// Replaces the file: after a crash it is the old one or the new one, whole. Where a link leads to it, that stays. A file
+    /// that is mounted by itself, as into a container, cannot be replaced: it is written in place, as 1.7 does.
     ///
     /// # Errors
-    /// As the file system says; the old file is untouched.
+    /// As the file system says; the old file is untouched, unless it was written in place.
     pub(super) fn save(&self) -> io::Result<()> {
-        let folder = match self.path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let mut new = tempfile::Builder::new()
-            .prefix(".acme-")
-            .make_in(folder, |path| {
-                OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(path)
-            })?;
         let mut text = serde_json::to_vec_pretty(&self.document)?;
         text.push(b'\n');
-        new.write_all(&text)?;
-        new.as_file().sync_all()?;
-        new.persist(&self.path)?;
-        // The rename itself, too, is to survive a crash.
-        File::open(folder)?.sync_all()
+        match replace(&self.path, &text) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                overwrite(&self.path, &text)
+            }
+            replaced => replaced,
+        }
     }
 
     /// The kind of key that certificates of an existing account have; `None` if the options decide.
@@ -138,6 +121,12 @@ impl Storage {
             .get("KeyType")?
             .as_str()
             .filter(|kind| !kind.is_empty())
+    }
+
+    pub(super) fn has_account_of_1_7(&self) -> bool {
+        self.document
+            .get("Account")
+            .is_some_and(|account| account.get("PrivateKey").is_some_and(Value::is_string))
     }
 
     pub(super) fn account(&self) -> Option<Account> {
@@ -164,24 +153,110 @@ impl Storage {
             "Certificate": BASE64_STANDARD.encode(&new.chain),
             "Key": BASE64_STANDARD.encode(&new.key),
         });
-        let all = self
-            .document
-            .entry("Certificates")
-            .or_insert_with(|| Value::Array(Vec::new()));
-        if !all.is_array() {
-            *all = Value::Array(Vec::new());
+        let all = self.document.entry("Certificates").or_insert(Value::Null);
+        put_in_place(all, entry, |old| {
+            entry_stored(old).is_some_and(|old| old.names == new.names)
+        });
+    }
+}
+
+/// Puts an entry of a list in the place of the one that it replaces, or at the end. What is there twice, another program's
+/// doing, goes: one that nobody renews would be due for ever.
+pub(super) fn put_in_place(all: &mut Value, entry: Value, is_old: impl Fn(&Value) -> bool) {
+    let old = match all.take() {
+        Value::Array(old) => old,
+        _ => Vec::new(),
+    };
+    let mut entry = Some(entry);
+    let kept = old.into_iter().filter_map(|old| {
+        if is_old(&old) {
+            entry.take()
+        } else {
+            Some(old)
         }
-        let Some(all) = all.as_array_mut() else {
-            return;
+    });
+    let mut kept: Vec<Value> = kept.collect();
+    kept.extend(entry);
+    *all = Value::Array(kept);
+}
+
+/// The document in a file.
+///
+/// # Errors
+/// Why it is none, without anything of the content.
+fn read(text: &[u8]) -> Result<Map<String, Value>, String> {
+    match serde_json::from_slice(text) {
+        Ok(Value::Object(document)) => {
+            // What is not understood would be written over with the next certificate.
+            match document.get("Certificates") {
+                None | Some(Value::Null | Value::Array(_)) => Ok(document),
+                Some(_) => Err("its Certificates are no list".to_owned()),
+            }
+        }
+        Ok(_) => Err("it is no ACME account".to_owned()),
+        // What serde says may have a piece of a key in it.
+        Err(error) => Err(format!(
+            "it is no JSON, from line {} column {} on",
+            error.line(),
+            error.column()
+        )),
+    }
+}
+
+/// Gives a file another name, which no file has.
+fn put_aside(path: &Path, now: SystemTime) -> io::Result<PathBuf> {
+    let seconds = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |at| at.as_secs());
+    let names = (0..1000).map(|number| {
+        let more = match number {
+            0 => String::new(),
+            number => format!("-{number}"),
         };
-        match all
-            .iter_mut()
-            .find(|old| entry_stored(old).is_some_and(|old| old.names == new.names))
-        {
-            Some(old) => *old = entry,
-            None => all.push(entry),
+        PathBuf::from(format!("{}.unreadable-{seconds}{more}", path.display()))
+    });
+    for aside in names {
+        // Unlike a rename, a link never takes the place of a file.
+        match fs::hard_link(path, &aside) {
+            Ok(()) => return fs::remove_file(path).map(|()| aside),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
         }
     }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let path = match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        target => target?,
+    };
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut new = tempfile::Builder::new()
+        .prefix(".acme-")
+        .make_in(folder, |path| {
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)
+        })?;
+    new.write_all(text)?;
+    new.as_file().sync_all()?;
+    new.persist(&path)?;
+    // The rename itself, too, is to survive a crash.
+    File::open(folder)?.sync_all()
+}
+
+fn overwrite(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    file.write_all(text)?;
+    file.set_len(text.len() as u64)?;
+    file.sync_all()
 }
 
 fn entry_stored(entry: &Value) -> Option<Stored> {
@@ -251,6 +326,8 @@ fn initial() -> Map<String, Value> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     fn named(names: &[&str], chain: &str) -> Stored {
@@ -341,14 +418,60 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_put_aside() {
+    fn what_cannot_be_read_is_put_aside_and_nothing_takes_its_place() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("acme.json");
-        write(&path, "{\"Account\":", 0o600);
-        let (storage, told) = Storage::open(&path, SystemTime::UNIX_EPOCH).expect("a new one");
-        assert!(told.expect("said").contains("acme.json.unreadable-0"));
-        assert_eq!(storage.certificates(), []);
-        let aside = fs::read_to_string(folder.path().join("acme.json.unreadable-0"));
-        assert_eq!(aside.expect("kept"), "{\"Account\":");
+        for (text, aside) in [
+            ("{\"Account\":", "acme.json.unreadable-0"),
+            ("[\"half a key\"]", "acme.json.unreadable-0-1"),
+            (
+                "{\"Certificates\": {\"half\": 1}}",
+                "acme.json.unreadable-0-2",
+            ),
+        ] {
+            write(&path, text, 0o600);
+            let (storage, told) = Storage::open(&path, SystemTime::UNIX_EPOCH).expect("a new one");
+            let told = told.expect("said");
+            assert!(told.contains(&format!("{aside},")), "{told}");
+            assert!(!told.contains("half"), "{told}");
+            assert_eq!(storage.certificates(), []);
+            let kept = fs::read_to_string(folder.path().join(aside));
+            assert_eq!(kept.expect("kept"), text);
+        }
+    }
+
+    #[test]
+    fn a_link_to_the_file_stays_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (target, path) = (
+            folder.path().join("data/acme.json"),
+            folder.path().join("acme.json"),
+        );
+        fs::create_dir(folder.path().join("data")).expect("a folder");
+        write(&target, "", 0o600);
+        symlink(&target, &path).expect("a link");
+        let (mut storage, _) = Storage::open(&path, SystemTime::UNIX_EPOCH).expect("read");
+        storage.put(&named(&["a.test"], "chain"));
+        storage.save().expect("written");
+        assert_eq!(fs::read_link(&path).expect("a link"), target);
+        let (again, _) = Storage::open(&target, SystemTime::UNIX_EPOCH).expect("read");
+        assert_eq!(again.certificates(), [named(&["a.test"], "chain")]);
+    }
+
+    #[test]
+    fn what_is_there_twice_is_there_once_when_it_was_renewed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("acme.json");
+        let entry =
+            r#"{"Domain":{"Main":"a.test","SANs":null},"Certificate":"b2xk","Key":"YSBrZXk="}"#;
+        let other = entry.replace("a.test", "b.test");
+        let text = format!("{{\"Certificates\":[{entry},{other},{entry}]}}");
+        write(&path, &text, 0o600);
+        let (mut storage, _) = Storage::open(&path, SystemTime::UNIX_EPOCH).expect("read");
+        storage.put(&named(&["a.test"], "new"));
+        assert_eq!(
+            storage.certificates(),
+            [named(&["a.test"], "new"), named(&["b.test"], "old")]
+        );
     }
 }

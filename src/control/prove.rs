@@ -7,6 +7,7 @@ use std::future::pending;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::error;
 
 use crate::acme::{self, Challenges, Fleet, Links, Names, Publication};
 use crate::compile::{self, Hosts, Missed, World};
@@ -59,9 +60,14 @@ impl Prover {
         let (names, names_receiver) = watch::channel(None);
         let http = options.http_challenge.as_ref().and_then(|challenge| {
             let known = |name: &String| *name == challenge.entry_point;
-            u16::try_from(world.entry_points.iter().position(known)?)
-                .ok()
-                .map(EntryPointId)
+            let at = world.entry_points.iter().position(known);
+            if at.is_none() {
+                error!(
+                    "acme.httpChallenge.entryPoint: there is no entry point {:?}, so the authority finds no proof over HTTP",
+                    challenge.entry_point
+                );
+            }
+            u16::try_from(at?).ok().map(EntryPointId)
         });
         let (wanted, wanted_receiver) = mpsc::channel(ACME_ASKED_WAITING);
         let asked = options.on_demand.then(|| {

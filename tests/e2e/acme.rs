@@ -3,70 +3,34 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use coreway::tls::{self, Trust};
-
+use crate::harness::acme::{self, HTTP, TLS, await_certificate, rules, shown};
 use crate::harness::origin;
-use crate::harness::pebble::{self, Pebble, Place, REFUSED, believing, names};
+use crate::harness::pebble::{self, Pebble, Place, REFUSED, believing};
 use crate::harness::tls::{Authority, TlsClient};
-use crate::harness::{Coreway, DEADLINE, Origin, Start, eventually, eventually_within, get, site};
+use crate::harness::{
+    Coreway, DEADLINE, Origin, Start, answer, eventually, eventually_within, get, holds_for, site,
+};
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 
 /// A proxy with an entry point for each scheme that orders from `place`; it has no rules yet.
 fn proxy(place: &Place, options: &str) -> Coreway {
-    let folder = tempfile::tempdir().unwrap();
-    let storage = folder.keep().join("acme.json");
-    with_storage(place, options, &storage)
+    with_storage(place, options, &acme::storage())
 }
 
-pub(super) fn with_storage(place: &Place, options: &str, storage: &Path) -> Coreway {
-    Start::new()
-        .variable("LEGO_CA_CERTIFICATES", &place.root().display().to_string())
-        .flag("--logLevel=DEBUG")
-        .table(&format!(
-            "[entryPoints.https]\naddress = \"127.0.0.1:0\"\n[entryPoints.https.tls]\n\
-             [acme]\nemail = \"t@example.com\"\nstorage = \"{}\"\nentryPoint = \"https\"\nkeyType = \"EC256\"\n\
-             caServer = \"{}\"\nonHostRule = true\n{options}\n",
-            storage.display(),
-            place.directory(),
-        ))
+fn with_storage(place: &Place, options: &str, storage: &Path) -> Coreway {
+    let storage = storage.display().to_string();
+    acme::start(place)
+        .table(&acme::table(&place.directory(), &storage, options))
         .begin("")
 }
 
-pub(super) const HTTP: &str = "[acme.httpChallenge]\nentryPoint = \"http\"";
-pub(super) const TLS: &str = "[acme.tlsChallenge]";
-
 fn open(place: Place, coreway: &Coreway) -> Pebble {
     place.open(coreway.address().port(), coreway.address_of("https").port())
-}
-
-pub(super) fn rules(origin: &Origin, hosts: &[&str]) -> String {
-    let mut text = format!("[backends.b.servers.s]\nurl = \"{}\"\n", origin.url());
-    for (at, host) in hosts.iter().enumerate() {
-        text += &format!(
-            "[frontends.f{at}]\nbackend = \"b\"\nentryPoints = [\"http\", \"https\"]\n\
-             [frontends.f{at}.routes.r]\nrule = \"Host:{host}\"\n"
-        );
-    }
-    text
-}
-
-/// What the proxy shows to who asks for `name`, whoever signed it.
-pub(super) fn shown(coreway: &Coreway, name: &str) -> Vec<String> {
-    let anybody = Arc::new(tls::Client::new(&Trust::Anybody).for_library());
-    let client = TlsClient::connect(coreway.address_of("https"), &anybody, name).unwrap();
-    names(&client.certificate())
-}
-
-#[track_caller]
-pub(super) fn await_certificate(coreway: &Coreway, name: &str, expected: &[&str]) {
-    eventually_within(
-        3 * DEADLINE,
-        &format!("there is a certificate for {name}"),
-        || shown(coreway, name) == expected,
-    );
 }
 
 /// Orders for rules are proved and the certificates served and kept.
@@ -78,9 +42,12 @@ fn check_proof(options: &str) {
     let place = Place::new();
     let coreway = proxy(&place, options);
     let pebble = open(place, &coreway);
+    let mut before = acme::connected(&coreway, "a.test");
     coreway.replace(&rules(&origin, &["a.test,b.test", "c.test"]));
     await_certificate(&coreway, "b.test", &["a.test", "b.test"]);
     await_certificate(&coreway, "c.test", &["c.test"]);
+    // A connection that was there before is not touched.
+    assert_eq!(before.get("/").unwrap().status, 200);
     // With the whole chain: the client believes the root alone.
     let mut client = TlsClient::connect(
         coreway.address_of("https"),
@@ -133,15 +100,21 @@ fn what_was_issued_is_kept_and_not_ordered_again() {
     fs::write(&root, root_text).unwrap();
     let coreway = Start::new()
         .variable("LEGO_CA_CERTIFICATES", &root.display().to_string())
-        .table(&format!(
-            "[entryPoints.https]\naddress = \"127.0.0.1:0\"\n[entryPoints.https.tls]\n\
-             [acme]\nstorage = \"{}\"\nentryPoint = \"https\"\ncaServer = \"{directory}\"\nonHostRule = true\n{HTTP}\n",
-            storage.display(),
+        .table(&acme::table(
+            &directory,
+            &storage.display().to_string(),
+            HTTP,
         ))
-        .begin(&rules(&origin, &["a.test", "new.test"]));
+        .begin(&rules(&origin, &["a.test", "new.test", "other.test"]));
     await_certificate(&coreway, "a.test", &["a.test"]);
     let said = coreway.await_log("unable to obtain a certificate for new.test");
     assert!(said.contains("trying again in 1 min"), "{said}");
+    // What would fail like it is not tried, so there is one line, whatever is missing.
+    coreway.reload(&rules(&origin, &["a.test", "new.test", "newer.test"]));
+    assert_eq!(shown(&coreway, "a.test"), ["a.test"]);
+    holds_for(Duration::from_secs(1), "there is one line", || {
+        coreway.log().matches("unable to obtain").count() == 1
+    });
     assert!(!coreway.log().contains("ordering a certificate for a.test"));
     assert_eq!(fs::read_to_string(&storage).unwrap(), text);
 }
@@ -176,6 +149,248 @@ fn a_file_that_others_may_read_orders_nothing() {
     fs::set_permissions(&storage, fs::Permissions::from_mode(0o644)).unwrap();
     let coreway = with_storage(&place, HTTP, &storage);
     coreway.await_log("are too open, please use 600; no certificate is ordered");
+}
+
+/// What 1.7 has on a disk: an account with an RSA key of 4,096 bits, a certificate that is good for a century.
+const OF_1_7: &str = include_str!("../data/acme-1.7.json");
+
+fn write_private(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+#[test]
+fn what_1_7_has_in_a_file_is_served_and_stays_as_1_7_wrote_it() {
+    if !pebble::is_here() {
+        return;
+    }
+    let origin = Origin::text("hello");
+    let place = Place::new();
+    let storage = acme::storage();
+    write_private(&storage, OF_1_7);
+    let coreway = with_storage(&place, HTTP, &storage);
+    let pebble = open(place, &coreway);
+    await_certificate(&coreway, "www.old.test", &["old.test", "www.old.test"]);
+    coreway.replace(&rules(&origin, &["www.old.test", "new.test,b.new.test"]));
+    await_certificate(&coreway, "new.test", &["b.new.test", "new.test"]);
+    assert_eq!(pebble.issued(), 1);
+    coreway.await_log("the account of Traefik 1.7 stays in it");
+    let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let before = read(OF_1_7);
+    let text = fs::read_to_string(&storage).unwrap();
+    let after = read(&text);
+    for field in ["Account", "HTTPChallenges", "TLSChallenges"] {
+        assert_eq!(after[field], before[field], "{field}");
+    }
+    assert_eq!(after["Certificates"][0], before["Certificates"][0]);
+    // As 1.7 writes it: two blanks deep, these fields, the chain and the key of OpenSSL's older form in base64.
+    assert!(
+        text.starts_with("{\n  \"Account\": {\n    \"Email\""),
+        "{text}"
+    );
+    let new = &after["Certificates"][1];
+    assert_eq!(
+        new["Domain"],
+        serde_json::json!({"Main": "new.test", "SANs": ["b.new.test"]})
+    );
+    let pem = |field: &str| {
+        let bytes = BASE64_STANDARD.decode(new[field].as_str().unwrap());
+        String::from_utf8(bytes.unwrap()).unwrap()
+    };
+    assert!(pem("Key").starts_with("-----BEGIN EC PRIVATE KEY-----\n"));
+    assert_eq!(pem("Certificate").matches("BEGIN CERTIFICATE").count(), 2);
+    assert_eq!(new.as_object().unwrap().len(), 3);
+    // The only thing that 1.7 does not know, and leaves out when it writes.
+    let mut fields: Vec<&String> = after.as_object().unwrap().keys().collect();
+    fields.retain(|field| before.get(field).is_none());
+    assert_eq!(fields, ["CorewayAccount"]);
+}
+
+#[test]
+fn what_was_issued_serves_though_nothing_can_be_ordered() {
+    for (options, variables, why) in [
+        (
+            "[acme.dnsChallenge]\nprovider = \"alidns\"",
+            None,
+            "is not supported: run its client from",
+        ),
+        (
+            "[acme.dnsChallenge]\nprovider = \"exec\"",
+            None,
+            "needs the variable EXEC_PATH",
+        ),
+        ("onHostRule = true", None, "ACME challenge not specified"),
+        (
+            HTTP,
+            Some(("LEGO_CA_CERTIFICATES", "/nowhere.pem")),
+            "LEGO_CA_CERTIFICATES: /nowhere.pem",
+        ),
+    ] {
+        let place = Place::new();
+        let storage = acme::storage();
+        write_private(&storage, OF_1_7);
+        let mut start = acme::start(&place);
+        if let Some((name, value)) = variables {
+            start = start.variable(name, value);
+        }
+        let storage = storage.display().to_string();
+        let coreway = start
+            .table(&acme::table(&place.directory(), &storage, options))
+            .begin("");
+        let said = coreway.await_log("no certificate is ordered");
+        assert!(said.contains(why), "{said}");
+        await_certificate(&coreway, "old.test", &["old.test", "www.old.test"]);
+        assert_eq!(coreway.log().matches(why).count(), 1);
+    }
+}
+
+/// As a container has a file that is mounted into it: another one cannot take its place.
+#[test]
+fn a_file_that_is_mounted_by_itself_is_written_in_place() {
+    if !pebble::is_here() {
+        return;
+    }
+    let mount = |program: &str, from: &Path, to: &Path| {
+        let (from, to) = (from.display(), to.display());
+        format!("mount --bind {from} {to} && exec {program}")
+    };
+    let apart = ["unshare", "--map-root-user", "--mount", "sh", "-c"];
+    let (outside, inside) = (acme::storage(), acme::storage());
+    write_private(&outside, OF_1_7);
+    write_private(&inside, "");
+    let allowed = Command::new(apart[0])
+        .args(&apart[1..])
+        .arg(mount("true", &outside, &inside))
+        .status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: nothing can be mounted here");
+        return;
+    }
+    let origin = Origin::text("hello");
+    let place = Place::new();
+    let coreway = acme::start(&place)
+        .within(&[&apart[..], &[&mount("\"$0\" \"$@\"", &outside, &inside)]].concat())
+        // There the memory of a ring counts against the limit of a user.
+        .flag("--reactor.driver=epoll")
+        .table(&acme::table(
+            &place.directory(),
+            &inside.display().to_string(),
+            HTTP,
+        ))
+        .begin("");
+    let _pebble = open(place, &coreway);
+    coreway.replace(&rules(&origin, &["a.test"]));
+    await_certificate(&coreway, "a.test", &["a.test"]);
+    eventually("it is in the file", || {
+        fs::read_to_string(&outside).unwrap().contains("\"a.test\"")
+    });
+    assert!(fs::read_to_string(&outside).unwrap().contains("old.test"));
+    let mode = fs::metadata(&outside).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(!coreway.log().contains("cannot be written"));
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_written_later_and_nothing_is_ordered_until_then() {
+    if !pebble::is_here() {
+        return;
+    }
+    let origin = Origin::text("hello");
+    let place = Place::new();
+    let storage = acme::storage();
+    let coreway = with_storage(&place, HTTP, &storage);
+    let pebble = open(place, &coreway);
+    coreway.await_log("entry point https");
+    eventually("the file is there", || storage.exists());
+    // Without its folder nothing can be written, whoever we are.
+    let (folder, away) = (
+        storage.parent().unwrap(),
+        storage.parent().unwrap().with_extension("away"),
+    );
+    fs::rename(folder, &away).unwrap();
+    coreway.replace(&rules(&origin, &["a.test"]));
+    await_certificate(&coreway, "a.test", &["a.test"]);
+    let said = coreway.await_log("cannot be written");
+    assert!(said.contains("serves from memory"), "{said}");
+    coreway.reload(&rules(&origin, &["a.test", "b.test"]));
+    coreway.await_log("trying again in");
+    assert!(!coreway.log().contains("ordering a certificate for b.test"));
+    fs::rename(&away, folder).unwrap();
+    await_certificate(&coreway, "b.test", &["b.test"]);
+    let text = fs::read_to_string(&storage).unwrap();
+    assert!(text.contains("\"a.test\"") && text.contains("\"b.test\""));
+    assert_eq!(pebble.issued(), 2);
+}
+
+#[test]
+fn an_account_that_the_authority_has_forgotten_is_registered_again() {
+    if !pebble::is_here() {
+        return;
+    }
+    let origin = Origin::text("hello");
+    let place = Place::new();
+    let storage = acme::storage();
+    let key = rcgen::KeyPair::generate().unwrap().serialize_der();
+    let account = serde_json::json!({"CorewayAccount": {
+        "Uri": place.directory().replace("/dir", "/my-account/4711"),
+        "Directory": place.directory(),
+        "PrivateKey": BASE64_STANDARD.encode(key),
+    }});
+    write_private(&storage, &account.to_string());
+    let coreway = with_storage(&place, HTTP, &storage);
+    let _pebble = open(place, &coreway);
+    coreway.replace(&rules(&origin, &["a.test"]));
+    await_certificate(&coreway, "a.test", &["a.test"]);
+    coreway.await_log("does not know our account any more");
+    assert!(!fs::read_to_string(&storage).unwrap().contains("4711"));
+}
+
+#[test]
+fn an_authority_that_gives_nobody_an_account_is_asked_once_and_not_for_each_name() {
+    if !pebble::is_here() {
+        return;
+    }
+    let origin = Origin::text("hello");
+    let place = Place::new().closed();
+    let coreway = proxy(&place, HTTP);
+    let _pebble = open(place, &coreway);
+    coreway.replace(&rules(&origin, &["a.test", "b.test", "c.test"]));
+    let said = coreway.await_log("unable to obtain a certificate for");
+    assert!(said.contains("externalAccountRequired"), "{said}");
+    assert!(said.contains("trying again in 1 min"), "{said}");
+    coreway.reload(&rules(&origin, &["a.test", "b.test", "d.test"]));
+    holds_for(Duration::from_secs(1), "there is one line", || {
+        coreway.log().matches("unable to obtain").count() == 1
+    });
+}
+
+#[test]
+fn an_authority_that_is_overloaded_is_left_alone_for_as_long_as_it_says() {
+    let origin = Origin::text("hello");
+    let front = Origin::new(|_| {
+        let body = "<h1>Service Unavailable</h1>";
+        format!(
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/html\r\nRetry-After: 10800\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
+    });
+    let (door, root) = door(&front);
+    let coreway = Start::new()
+        .variable("LEGO_CA_CERTIFICATES", &root.display().to_string())
+        .table(&acme::table(
+            &format!("https://{}/dir", door.address()),
+            &acme::storage().display().to_string(),
+            HTTP,
+        ))
+        .begin(&rules(&origin, &["a.test", "b.test"]));
+    let said = coreway.await_log("unable to obtain a certificate for a.test");
+    assert!(
+        said.contains("it answers 503 Service Unavailable"),
+        "{said}"
+    );
+    assert!(said.contains("trying again in 3 h"), "{said}");
+    assert_eq!(coreway.log().matches("unable to obtain").count(), 1);
 }
 
 #[test]
@@ -226,6 +441,99 @@ fn a_clock_that_is_off_is_suspected() {
     );
 }
 
+/// With a clock that is ahead every certificate is due when it is issued, and so is one of an authority that gives it a second.
+#[test]
+fn certificates_that_are_over_at_once_are_not_ordered_without_end() {
+    if !pebble::is_here() {
+        return;
+    }
+    let origin = Origin::text("hello");
+    let place = Place::new().issuing_for(1);
+    let coreway = proxy(&place, HTTP);
+    let pebble = open(place, &coreway);
+    coreway.replace(&rules(&origin, &["a.test"]));
+    let told = || {
+        coreway
+            .log()
+            .matches("is the clock of this machine right?")
+            .count()
+    };
+    eventually_within(3 * DEADLINE, "it is said twice", || told() == 2);
+    // It goes on with what else there is to do.
+    coreway.replace(&rules(&origin, &["a.test", "b.test"]));
+    await_certificate(&coreway, "b.test", &["b.test"]);
+    eventually_within(3 * DEADLINE, "it is said for both", || told() == 4);
+    assert_eq!(pebble.issued(), 4);
+    assert_eq!(shown(&coreway, "a.test"), ["a.test"]);
+}
+
+/// Far more of them than the library tries again by itself.
+#[test]
+fn nonces_that_are_refused_cost_no_certificate() {
+    if !pebble::is_here() {
+        return;
+    }
+    let origin = Origin::text("hello");
+    let place = Place::new().chaos("PEBBLE_WFE_NONCEREJECT", "20");
+    let coreway = proxy(&place, &format!("acmeLogging = true\n{HTTP}"));
+    let pebble = open(place, &coreway);
+    let names = ["a.test", "b.test", "c.test", "d.test"];
+    coreway.replace(&rules(&origin, &names));
+    for name in names {
+        await_certificate(&coreway, name, &[name]);
+    }
+    let log = coreway.log();
+    assert!(log.contains(": 400 Bad Request"), "none was refused");
+    assert_eq!(pebble.issued(), 4);
+}
+
+#[test]
+fn a_proof_that_the_authority_remembers_is_not_asked_for_again() {
+    if !pebble::is_here() {
+        return;
+    }
+    let origin = Origin::text("hello");
+    let place = Place::new().chaos("PEBBLE_AUTHZREUSE", "100");
+    let coreway = proxy(&place, TLS);
+    let pebble = open(place, &coreway);
+    coreway.replace(&rules(&origin, &["a.test"]));
+    await_certificate(&coreway, "a.test", &["a.test"]);
+    // One proof is old, one is new; then both are old.
+    coreway.replace(&rules(
+        &origin,
+        &["a.test,b.test", "a.test", "b.test,a.test"],
+    ));
+    await_certificate(&coreway, "b.test", &["a.test", "b.test"]);
+    assert_eq!(pebble.issued(), 2);
+}
+
+#[test]
+fn an_authority_that_takes_its_time_is_waited_for() {
+    if !pebble::is_here() {
+        return;
+    }
+    let origin = Origin::text("hello");
+    let place = Place::new().slow(10);
+    let coreway = proxy(&place, HTTP);
+    let pebble = open(place, &coreway);
+    coreway.replace(&rules(&origin, &["a.test,b.test"]));
+    await_certificate(&coreway, "b.test", &["a.test", "b.test"]);
+    assert_eq!(pebble.issued(), 1);
+    assert!(!coreway.log().contains("unable to obtain"));
+}
+
+#[test]
+fn proofs_over_an_entry_point_that_is_not_there_are_said_at_once() {
+    let place = Place::new();
+    let options = HTTP.replace("\"http\"", "\"nowhere\"");
+    let coreway = proxy(&place, &options);
+    let said = coreway.await_log("acme.httpChallenge.entryPoint");
+    assert!(
+        said.contains("there is no entry point") && said.contains("nowhere"),
+        "{said}"
+    );
+}
+
 #[test]
 fn a_file_that_cannot_be_read_is_kept_aside_and_certificates_are_ordered_again() {
     if !pebble::is_here() {
@@ -235,8 +543,7 @@ fn a_file_that_cannot_be_read_is_kept_aside_and_certificates_are_ordered_again()
     let place = Place::new();
     let folder = tempfile::tempdir().unwrap();
     let storage = folder.path().join("acme.json");
-    fs::write(&storage, "{\"Account\": {\"PrivateKey\": \"half of a k").unwrap();
-    fs::set_permissions(&storage, fs::Permissions::from_mode(0o600)).unwrap();
+    write_private(&storage, "{\"Account\": {\"PrivateKey\": \"half of a k");
     let coreway = with_storage(&place, HTTP, &storage);
     let _pebble = open(place, &coreway);
     let said = coreway.await_log("cannot be read");
@@ -275,10 +582,8 @@ fn requests_to_the_authority_are_logged_if_asked_for() {
     }
     let origin = Origin::text("hello");
     let place = Place::new();
-    let folder = tempfile::tempdir().unwrap();
     // Before the table of the challenge.
-    let options = format!("acmeLogging = true\n{HTTP}");
-    let coreway = with_storage(&place, &options, &folder.path().join("acme.json"));
+    let coreway = proxy(&place, &format!("acmeLogging = true\n{HTTP}"));
     let _pebble = open(place, &coreway);
     coreway.replace(&rules(&origin, &["a.test"]));
     await_certificate(&coreway, "a.test", &["a.test"]);
@@ -320,6 +625,8 @@ struct Advising {
 #[derive(Default)]
 struct Told {
     pebble: Option<Pebble>,
+    /// It has no time for advice.
+    is_overloaded: bool,
     /// The certificates that it was asked about.
     asked: Vec<String>,
     /// What new orders said that they replace.
@@ -331,22 +638,71 @@ impl Advising {
         let told: Arc<Mutex<Told>> = Arc::default();
         let known = Arc::clone(&told);
         let front = Origin::new(move |request| known.lock().unwrap().answer(request));
-        let authority = Authority::new("front");
-        let folder = tempfile::tempdir().unwrap().keep();
-        fs::write(folder.join("root.pem"), authority.pem()).unwrap();
-        let door = Start::new()
-            .entry_point(&format!(
-                "[entryPoints.http.tls]\n[[entryPoints.http.tls.certificates]]\n{}",
-                authority.issue(&["127.0.0.1"]).toml()
-            ))
-            .serve(&format!("{}passHostHeader = true\n", site(&front)));
+        let (door, root) = door(&front);
         Self {
             _front: front,
             door,
             told,
-            root: folder.join("root.pem"),
+            root,
         }
     }
+
+    /// A proxy that orders from it.
+    fn proxy(&self, storage: &Path) -> Coreway {
+        Start::new()
+            .variable("LEGO_CA_CERTIFICATES", &self.root.display().to_string())
+            .flag("--logLevel=DEBUG")
+            .table(&acme::table(
+                &format!("https://{}/dir", self.door.address()),
+                &storage.display().to_string(),
+                HTTP,
+            ))
+            .begin("")
+    }
+}
+
+#[test]
+fn an_authority_without_time_for_advice_is_not_asked_about_every_certificate() {
+    if !pebble::is_here() {
+        return;
+    }
+    let origin = Origin::text("hello");
+    let advising = Advising::new();
+    let storage = acme::storage();
+    let coreway = advising.proxy(&storage);
+    let pebble = open(Place::new(), &coreway);
+    {
+        let mut told = advising.told.lock().unwrap();
+        told.is_overloaded = true;
+        told.pebble = Some(pebble);
+    }
+    let names = ["a.test", "b.test", "c.test"];
+    coreway.replace(&rules(&origin, &names));
+    for name in names {
+        await_certificate(&coreway, name, &[name]);
+    }
+    let asked = || advising.told.lock().unwrap().asked.len();
+    eventually("it was asked about each when it was new", || asked() == 3);
+    drop(coreway);
+    let coreway = advising.proxy(&storage);
+    coreway.replace(&rules(&origin, &names));
+    eventually("it is asked again", || asked() > 3);
+    holds_for(Duration::from_secs(1), "about one of them", || asked() == 4);
+    assert_eq!(shown(&coreway, "a.test"), ["a.test"]);
+}
+
+/// A proxy with TLS before an authority that speaks without, and the file with what its certificate comes from.
+fn door(front: &Origin) -> (Coreway, PathBuf) {
+    let authority = Authority::new("front");
+    let root = tempfile::tempdir().unwrap().keep().join("root.pem");
+    fs::write(&root, authority.pem()).unwrap();
+    let door = Start::new()
+        .entry_point(&format!(
+            "[entryPoints.http.tls]\n[[entryPoints.http.tls.certificates]]\n{}",
+            authority.issue(&["127.0.0.1"]).toml()
+        ))
+        .serve(&format!("{}passHostHeader = true\n", site(front)));
+    (door, root)
 }
 
 impl Told {
@@ -357,6 +713,9 @@ impl Told {
             // The first is to be renewed now, what comes after it in fifty years.
             let is_first = self.asked.iter().all(|asked| asked == certificate);
             self.asked.push(certificate.to_owned());
+            if self.is_overloaded {
+                return answer(503, "later");
+            }
             let year = if is_first { 1980 } else { 2080 };
             let body = format!(
                 "{{\"suggestedWindow\": {{\"start\": \"{year}-01-01T00:00:00Z\", \"end\": \"{year}-01-02T00:00:00Z\"}}}}"
@@ -417,18 +776,7 @@ fn a_certificate_is_renewed_when_the_authority_wants_it() {
     }
     let origin = Origin::text("hello");
     let advising = Advising::new();
-    let folder = tempfile::tempdir().unwrap();
-    let coreway = Start::new()
-        .variable("LEGO_CA_CERTIFICATES", &advising.root.display().to_string())
-        .flag("--logLevel=DEBUG")
-        .table(&format!(
-            "[entryPoints.https]\naddress = \"127.0.0.1:0\"\n[entryPoints.https.tls]\n\
-             [acme]\nstorage = \"{}\"\nentryPoint = \"https\"\nkeyType = \"EC256\"\n\
-             caServer = \"https://{}/dir\"\nonHostRule = true\n{HTTP}\n",
-            folder.path().join("acme.json").display(),
-            advising.door.address(),
-        ))
-        .begin("");
+    let coreway = advising.proxy(&acme::storage());
     let pebble = open(Place::new(), &coreway);
     advising.told.lock().unwrap().pebble = Some(pebble);
     coreway.replace(&rules(&origin, &["a.test"]));

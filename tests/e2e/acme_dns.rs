@@ -10,32 +10,26 @@ use std::sync::{Arc, OnceLock};
 
 use tempfile::TempDir;
 
-use super::acme::await_certificate;
+use crate::harness::acme::{self, await_certificate};
 use crate::harness::pebble::{self, Place, free_port};
-use crate::harness::{Coreway, Origin, Start, answer, eventually};
+use crate::harness::{Coreway, Origin, answer, eventually};
 
 /// A wildcard and its domain: two records of one name.
 const NAMES: &[&str] = &["*.a.test", "a.test"];
 
 /// A proxy that orders one certificate for [`NAMES`].
 fn proxy(place: &Place, provider: &str, more: &str, variables: &[(&str, &str)]) -> Coreway {
-    let folder = tempfile::tempdir().unwrap();
-    let storage = folder.keep().join("acme.json");
-    let mut start = Start::new()
-        .variable("LEGO_CA_CERTIFICATES", &place.root().display().to_string())
-        .flag("--logLevel=DEBUG");
+    let mut start = acme::start(place);
     for (name, value) in variables {
         start = start.variable(name, value);
     }
+    let storage = acme::storage().display().to_string();
+    let more = format!(
+        "[[acme.domains]]\nmain = \"*.a.test\"\nsans = [\"a.test\"]\n\
+         [acme.dnsChallenge]\nprovider = \"{provider}\"\n{more}"
+    );
     start
-        .table(&format!(
-            "[entryPoints.https]\naddress = \"127.0.0.1:0\"\n[entryPoints.https.tls]\n\
-             [acme]\nemail = \"t@example.com\"\nstorage = \"{}\"\nentryPoint = \"https\"\nkeyType = \"EC256\"\n\
-             caServer = \"{}\"\n[[acme.domains]]\nmain = \"*.a.test\"\nsans = [\"a.test\"]\n\
-             [acme.dnsChallenge]\nprovider = \"{provider}\"\n{more}\n",
-            storage.display(),
-            place.directory(),
-        ))
+        .table(&acme::table(&place.directory(), &storage, &more))
         .begin("")
 }
 

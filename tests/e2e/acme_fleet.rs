@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -11,12 +12,12 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
-use super::acme::{HTTP, TLS, await_certificate, rules, shown};
+use crate::harness::acme::{self, HTTP, TLS, await_certificate, rules, shown};
 use crate::harness::pebble::{self, Pebble, Place};
 use crate::harness::server::{Guard, Program, Server, is_installed};
-use crate::harness::tls::Authority;
-use crate::harness::{Coreway, DEADLINE, Origin, Start, eventually, eventually_within};
-use crate::store::shared_endpoint;
+use crate::harness::tls::{Authority, TlsClient};
+use crate::harness::{Coreway, DEADLINE, Origin, eventually, eventually_within, get};
+use crate::store::{shared_endpoint, take_away};
 
 /// The section of a store, with a prefix that no other test has.
 fn section(kind: Kind, endpoint: &str) -> String {
@@ -38,18 +39,17 @@ fn storage(section: &str) -> String {
     format!("{}/acme/account", prefix.split('"').next().unwrap())
 }
 
-/// A node with an entry point for each scheme and these rules.
+/// A node with an entry point for each scheme and these rules, which shows its API beside them.
 fn node(place: &Place, section: &str, name: &str, challenge: &str, rules: &str) -> Coreway {
-    Start::new()
-        .variable("LEGO_CA_CERTIFICATES", &place.root().display().to_string())
-        .flag("--logLevel=DEBUG")
+    acme::start(place)
         .table(section)
         .table(&format!(
-            "[cluster]\nnode = \"{name}\"\n[entryPoints.https]\naddress = \"127.0.0.1:0\"\n[entryPoints.https.tls]\n\
-             [acme]\nemail = \"t@example.com\"\nstorage = \"{}\"\nentryPoint = \"https\"\nkeyType = \"EC256\"\n\
-             caServer = \"{}\"\nonHostRule = true\n{challenge}\n",
-            storage(section),
-            place.directory(),
+            "[cluster]\nnode = \"{name}\"\n[api]\nentryPoint = \"http\""
+        ))
+        .table(&acme::table(
+            &place.directory(),
+            &storage(section),
+            challenge,
         ))
         .begin(rules)
 }
@@ -62,7 +62,10 @@ struct Fleet {
 
 impl Fleet {
     fn start(section: &str, challenge: &str) -> Self {
-        let place = Place::new();
+        Self::start_with(Place::new(), section, challenge)
+    }
+
+    fn start_with(place: Place, section: &str, challenge: &str) -> Self {
         let first = node(&place, section, "n1", challenge, "");
         first.await_log("Node n1 elected leader");
         let second = node(&place, section, "n2", challenge, "");
@@ -92,6 +95,16 @@ impl Fleet {
         let of = |node: &Coreway| node.log().matches("ACME: ordering a certificate").count();
         self.nodes.iter().map(of).sum()
     }
+
+    /// How many nodes say that they lead.
+    fn leaders(&self) -> usize {
+        let leads = |node: &&Coreway| {
+            let answer = get(node.address(), "x", "/api/cluster/leader");
+            assert!([200, 429].contains(&answer.status));
+            answer.status == 200
+        };
+        self.nodes.iter().filter(leads).count()
+    }
 }
 
 fn is_here(kind: Kind) -> bool {
@@ -104,51 +117,140 @@ fn is_here(kind: Kind) -> bool {
     pebble::is_here() && program.is_none_or(is_installed)
 }
 
-/// One order; the authority asks a node that has not ordered; all nodes serve what is issued.
-fn check_fleet(kind: Kind, challenge: &str) {
+/// How soon every node has a certificate that was issued.
+const LIVE: Duration = Duration::from_secs(5);
+
+/// One order; the authority asks a node that has not ordered; all cores of all nodes serve what is issued, and soon.
+fn one_order_serves_every_node(kind: Kind, challenge: &str) {
     if !is_here(kind) {
         return;
     }
     let origin = Origin::text("hello");
     let section = section(kind, &shared_endpoint(kind));
     let fleet = Fleet::start(&section, challenge);
+    let mut before: Vec<TlsClient> = fleet
+        .nodes
+        .iter()
+        .map(|node| acme::connected(node, "b.test"))
+        .collect();
     let text = rules(&origin, &["a.test,b.test"]);
     fleet.replace(&text);
-    fleet.await_certificate("b.test", &["a.test", "b.test"]);
+    let names = ["a.test", "b.test"];
+    eventually_within(3 * DEADLINE, "it is issued", || fleet.pebble.issued() == 1);
+    let issued = Instant::now();
+    fleet.await_certificate("b.test", &names);
+    let live = issued.elapsed();
+    assert!(live < LIVE, "every node has it after {live:?}");
+    for node in &fleet.nodes {
+        // Whichever core takes the connection.
+        for _ in 0..8 {
+            assert_eq!(shown(node, "a.test"), names);
+        }
+    }
+    // Connections from before are not touched.
+    for client in &mut before {
+        assert!(pebble::names(&client.certificate())[0].ends_with(".traefik.default"));
+        assert_eq!(client.get("/").unwrap().status, 200);
+    }
     assert_eq!((fleet.orders(), fleet.pebble.issued()), (1, 1));
+    assert_eq!(fleet.leaders(), 1);
     // A node that comes later has them, too, and so do all when another one leads.
     let late = node(fleet.pebble.place(), &section, "n4", challenge, &text);
-    await_certificate(&late, "a.test", &["a.test", "b.test"]);
+    await_certificate(&late, "a.test", &names);
     fleet.nodes[0].signal("TERM");
     eventually_within(2 * DEADLINE, "another node leads", || {
         let leads = |node: &Coreway| node.log().contains("elected leader");
         fleet.nodes[1..].iter().chain([&late]).any(leads)
     });
-    assert_eq!(shown(&late, "b.test"), ["a.test", "b.test"]);
+    assert_eq!(shown(&late, "b.test"), names);
     assert_eq!((fleet.orders(), fleet.pebble.issued()), (1, 1));
     for node in fleet.nodes.iter().chain([&late]) {
         assert!(!node.log().contains("PRIVATE KEY"));
     }
+    // Nor does the API show a key, whole or in base64.
+    let shown = get(late.address(), "x", "/api/providers").text();
+    assert!(shown.contains("\"ACME\""), "{shown}");
+    assert!(!shown.contains("BEGIN") && !shown.contains("LS0tLS1CRUdJ"));
 }
 
-#[test]
-fn etcd_carries_what_any_node_proves_over_http() {
-    check_fleet(Kind::EtcdV3, HTTP);
+/// The leader is killed between its order and the proof: the next one orders, all that are left serve.
+fn an_order_of_a_leader_that_is_killed_is_taken_over(kind: Kind) {
+    let Some((fleet, section, _origin)) = in_an_order(kind) else {
+        return;
+    };
+    fleet.nodes[0].signal("KILL");
+    take_away(kind, &shared_endpoint(kind), &leader_key(kind, &section));
+    for node in &fleet.nodes[1..] {
+        await_certificate(node, "a.test", &["a.test"]);
+    }
+    assert_eq!(fleet.pebble.issued(), 1);
 }
 
-#[test]
-fn etcd_carries_what_any_node_proves_in_handshakes() {
-    check_fleet(Kind::EtcdV3, TLS);
+/// The leader is paused there: another one orders, and when it goes on it writes nothing, and serves what the other has.
+fn a_leader_that_was_paused_in_an_order_writes_nothing_of_it(kind: Kind) {
+    let Some((fleet, section, _origin)) = in_an_order(kind) else {
+        return;
+    };
+    fleet.nodes[0].signal("STOP");
+    // As when its term ends in the store while it sleeps: it cannot know that from its own clock.
+    take_away(kind, &shared_endpoint(kind), &leader_key(kind, &section));
+    for node in &fleet.nodes[1..] {
+        await_certificate(node, "a.test", &["a.test"]);
+    }
+    fleet.nodes[0].signal("CONT");
+    fleet.nodes[0].await_log("this node does not lead any more");
+    await_certificate(&fleet.nodes[0], "a.test", &["a.test"]);
+    assert_eq!(fleet.pebble.issued(), 1);
+    eventually("one leads", || fleet.leaders() == 1);
 }
 
-#[test]
-fn consul_carries_what_any_node_proves() {
-    check_fleet(Kind::Consul, TLS);
+/// A fleet whose leader has shown its proof, and waits for the others to show it before the authority is told.
+fn in_an_order(kind: Kind) -> Option<(Fleet, String, Origin)> {
+    if !is_here(kind) {
+        return None;
+    }
+    let origin = Origin::text("hello");
+    let section = section(kind, &shared_endpoint(kind));
+    let fleet = Fleet::start(&section, HTTP);
+    fleet.replace(&rules(&origin, &["a.test"]));
+    fleet.nodes[0].await_log("ACME: every core here answers");
+    Some((fleet, section, origin))
 }
 
-#[test]
-fn zookeeper_carries_what_any_node_proves() {
-    check_fleet(Kind::ZooKeeper, HTTP);
+/// Where it is written who leads.
+fn leader_key(kind: Kind, section: &str) -> String {
+    let prefix = storage(section).replace("/acme/account", "");
+    Prefix::new(kind, &prefix).key("leader")
+}
+
+/// The same tests with each store, in a module named after it.
+macro_rules! each_fleet {
+    ($($module:ident, $kind:ident, $challenge:ident;)*) => {
+        $(mod $module {
+            use super::*;
+
+            #[test]
+            fn one_order_serves_every_node() {
+                super::one_order_serves_every_node(Kind::$kind, $challenge);
+            }
+
+            #[test]
+            fn an_order_of_a_leader_that_is_killed_is_taken_over() {
+                super::an_order_of_a_leader_that_is_killed_is_taken_over(Kind::$kind);
+            }
+
+            #[test]
+            fn a_leader_that_was_paused_in_an_order_writes_nothing_of_it() {
+                super::a_leader_that_was_paused_in_an_order_writes_nothing_of_it(Kind::$kind);
+            }
+        })*
+    };
+}
+each_fleet! {
+    consul, Consul, TLS;
+    etcd_v2, EtcdV2, HTTP;
+    etcd_v3, EtcdV3, HTTP;
+    zookeeper, ZooKeeper, TLS;
 }
 
 #[test]
@@ -175,45 +277,13 @@ fn a_file_of_boltdb_keeps_what_one_node_orders() {
 
 #[test]
 fn an_order_of_a_leader_that_stops_is_taken_over() {
-    if !is_here(Kind::EtcdV3) {
+    let Some((fleet, ..)) = in_an_order(Kind::EtcdV3) else {
         return;
-    }
-    let origin = Origin::text("hello");
-    let section = section(Kind::EtcdV3, &shared_endpoint(Kind::EtcdV3));
-    let fleet = Fleet::start(&section, HTTP);
-    fleet.replace(&rules(&origin, &["a.test"]));
-    fleet.nodes[0].await_log("ACME: every core here answers");
+    };
     fleet.nodes[0].signal("TERM");
     for node in &fleet.nodes[1..] {
         await_certificate(node, "a.test", &["a.test"]);
     }
-}
-
-#[test]
-fn a_leader_that_was_paused_in_an_order_writes_nothing_of_it() {
-    if !is_here(Kind::EtcdV3) {
-        return;
-    }
-    let origin = Origin::text("hello");
-    let section = section(Kind::EtcdV3, &shared_endpoint(Kind::EtcdV3));
-    let fleet = Fleet::start(&section, HTTP);
-    fleet.replace(&rules(&origin, &["a.test"]));
-    fleet.nodes[0].await_log("ACME: every core here answers");
-    fleet.nodes[0].signal("STOP");
-    // As when its term ends in the store while it sleeps: it cannot know that from its own clock.
-    let lock = Prefix::new(
-        Kind::EtcdV3,
-        &storage(&section).replace("acme/account", "leader___lock"),
-    );
-    with_store(Kind::EtcdV3, async |store| {
-        store.delete_below(&lock).await.unwrap();
-    });
-    for node in &fleet.nodes[1..] {
-        await_certificate(node, "a.test", &["a.test"]);
-    }
-    fleet.nodes[0].signal("CONT");
-    fleet.nodes[0].await_log("this node does not lead any more");
-    await_certificate(&fleet.nodes[0], "a.test", &["a.test"]);
     assert_eq!(fleet.pebble.issued(), 1);
 }
 
@@ -242,6 +312,32 @@ fn a_store_that_is_lost_in_an_order_takes_nothing_away() {
     for node in &fleet.nodes {
         assert_eq!(shown(node, "a.test"), ["a.test"]);
     }
+}
+
+#[test]
+fn what_is_issued_while_the_store_is_away_is_stored_when_it_is_back() {
+    if !is_here(Kind::EtcdV3) {
+        return;
+    }
+    let origin = Origin::text("hello");
+    let mut server = Server::start(Program::Etcd, Guard::Open);
+    let section = section(Kind::EtcdV3, &server.endpoint());
+    // It takes its time between being told and looking.
+    let fleet = Fleet::start_with(Place::new().slow(3), &section, HTTP);
+    fleet.replace(&rules(&origin, &["a.test"]));
+    eventually("the authority is told to look", || {
+        fleet.pebble.log().contains("POST /chalZ/")
+    });
+    server.kill();
+    let said = fleet.nodes[0].await_log("the certificate for a.test cannot be stored");
+    assert!(
+        said.contains("it is kept in memory until it can be"),
+        "{said}"
+    );
+    server.run();
+    fleet.await_certificate("a.test", &["a.test"]);
+    fleet.nodes[0].await_log("what was issued is stored now");
+    assert_eq!((fleet.orders(), fleet.pebble.issued()), (1, 1));
 }
 
 /// Does something with the store itself, as another node would.

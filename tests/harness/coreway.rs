@@ -45,6 +45,7 @@ pub struct Start {
     cores: Option<usize>,
     files_max: Option<usize>,
     environment: Vec<(String, String)>,
+    within: Vec<String>,
 }
 
 impl Start {
@@ -57,7 +58,14 @@ impl Start {
             cores: None,
             files_max: None,
             environment: Vec::new(),
+            within: Vec::new(),
         }
+    }
+
+    /// Another program with its arguments, which is given ours behind them and becomes it.
+    pub fn within(mut self, words: &[&str]) -> Self {
+        self.within = words.iter().map(|word| (*word).to_owned()).collect();
+        self
     }
 
     /// A variable of its environment.
@@ -148,7 +156,11 @@ impl Start {
             format!("--reactor.cores={}", self.cores.unwrap_or_else(cores)),
         ];
         arguments.extend(self.flags);
-        let coreway = Coreway::spawn_in(folder, &arguments, self.files_max, &self.environment);
+        let within = match self.files_max {
+            None => self.within,
+            limit => limited(limit),
+        };
+        let coreway = Coreway::spawn_in(folder, &arguments, &within, &self.environment);
         eventually("the entry points listen", || {
             coreway.assert_runs();
             coreway.listening("http").is_some()
@@ -196,26 +208,22 @@ impl Coreway {
 
     /// Runs the program with these arguments, and those the environment asks for.
     pub fn spawn(folder: TempDir, arguments: &[String], files_max: Option<usize>) -> Self {
-        Self::spawn_in(folder, arguments, files_max, &[])
+        Self::spawn_in(folder, arguments, &limited(files_max), &[])
     }
 
-    /// The same with variables in its environment.
+    /// The same within another program, and with variables in its environment.
     fn spawn_in(
         folder: TempDir,
         arguments: &[String],
-        files_max: Option<usize>,
+        within: &[String],
         environment: &[(String, String)],
     ) -> Self {
-        let mut command = match files_max {
-            None => Command::new(BINARY),
-            Some(count) => {
-                let mut shell = Command::new("sh");
-                shell.args([
-                    "-c",
-                    &format!("ulimit -n {count} && exec \"$0\" \"$@\""),
-                    BINARY,
-                ]);
-                shell
+        let mut command = match within {
+            [] => Command::new(BINARY),
+            [program, words @ ..] => {
+                let mut command = Command::new(program);
+                command.args(words).arg(BINARY);
+                command
             }
         };
         // A flag of the environment comes first: what a test says itself wins.
@@ -446,6 +454,14 @@ impl Drop for Coreway {
             );
         }
     }
+}
+
+/// A shell that limits the file descriptors of the program which it becomes, if they are to be limited.
+fn limited(files_max: Option<usize>) -> Vec<String> {
+    files_max.map_or_else(Vec::new, |count| {
+        let limit = format!("ulimit -n {count} && exec \"$0\" \"$@\"");
+        ["sh", "-c", &limit].map(str::to_owned).to_vec()
+    })
 }
 
 /// Collects lines of output until its end.

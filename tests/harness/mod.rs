@@ -3,6 +3,7 @@
 //! Owns every deadline. Never sleeps for a fixed time: it waits for a condition, and says which one did not come true.
 //! Read next: `coreway.rs` (the program), `origin.rs` (the servers behind it), `client.rs` (the clients before it).
 
+pub mod acme;
 pub mod client;
 pub mod coreway;
 pub mod grpc_origin;

@@ -1,6 +1,7 @@
 //! A real certificate authority for one test: pebble, with the name server that it asks, or with one that is given.
 //!
-//! Owns the processes and their ports. It refuses some of the nonces it gave out, as authorities do, and [`REFUSED`].
+//! Owns the processes and their ports. It asks for its proofs as a real one does. It refuses one in twenty of the nonces it
+//! gave out and uses every second proof again, unless a test wants it worse ([`Place::chaos`]), and [`REFUSED`] always.
 
 use std::fs;
 use std::io::Read;
@@ -55,6 +56,9 @@ pub struct Place {
     authority: Authority,
     folder: TempDir,
     is_expired: bool,
+    /// More of its own configuration: members of JSON.
+    members: String,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Place {
@@ -64,6 +68,8 @@ impl Place {
             authority: Authority::new("The authority's own"),
             folder: tempfile::tempdir().unwrap(),
             is_expired: false,
+            members: String::new(),
+            environment: vec![("PEBBLE_VA_NOSLEEP", "1".to_owned())],
         };
         fs::write(place.root(), place.authority.pem()).unwrap();
         place
@@ -95,6 +101,30 @@ impl Place {
     /// A certificate of its own that is good no more, as for who has a clock that is wrong.
     pub fn expired(mut self) -> Self {
         self.is_expired = true;
+        self
+    }
+
+    /// One of its own ways of making trouble, `PEBBLE_...`.
+    pub fn chaos(mut self, variable: &'static str, value: &str) -> Self {
+        self.environment.push((variable, value.to_owned()));
+        self
+    }
+
+    /// It looks for proofs some time after it was told to, up to so many seconds.
+    pub fn slow(mut self, seconds: u32) -> Self {
+        self.environment.clear();
+        self.chaos("PEBBLE_VA_SLEEPTIME", &seconds.to_string())
+    }
+
+    /// What it issues is good for so many seconds.
+    pub fn issuing_for(mut self, seconds: u32) -> Self {
+        self.members += &format!(r#", "certificateValidityPeriod": {seconds}"#);
+        self
+    }
+
+    /// Nobody gets an account without a word from outside.
+    pub fn closed(mut self) -> Self {
+        self.members += r#", "externalAccountBindingRequired": true"#;
         self
     }
 
@@ -130,17 +160,18 @@ impl Place {
         let config = format!(
             r#"{{"pebble": {{"listenAddress": "127.0.0.1:{}", "managementListenAddress": "127.0.0.1:{management}",
             "certificate": "{}", "privateKey": "{}", "httpPort": {http}, "tlsPort": {tls}, "ocspResponderURL": "",
-            "domainBlocklist": ["{REFUSED}"]}}}}"#,
+            "domainBlocklist": ["{REFUSED}"]{}}}}}"#,
             self.port,
             path("own.pem").display(),
             path("own.key").display(),
+            self.members,
         );
         fs::write(path("config.json"), config).unwrap();
         let server = started(
             Command::new(PROGRAMS[0])
                 .args(["-config", &path("config.json").display().to_string()])
                 .args(["-dnsserver", &format!("127.0.0.1:{names}")])
-                .env("PEBBLE_VA_NOSLEEP", "1"),
+                .envs(self.environment.iter().map(|(name, value)| (name, value))),
             self.folder.path(),
             "pebble.log",
         );

@@ -24,6 +24,8 @@ use std::time::Duration;
 
 use coreway::store::{self, Kind, Prefix, Settings, Store};
 
+pub(crate) use reference::take_away;
+
 use crate::harness::server::{Guard, Program, Server, is_installed};
 
 /// How long a test waits for one thing that a store should do.

@@ -139,7 +139,7 @@ impl Node {
 }
 
 /// Ends the lock of whoever holds it in the store itself, before its holder can know.
-pub(super) fn take_away(kind: Kind, endpoint: &str, key: &str) {
+pub(crate) fn take_away(kind: Kind, endpoint: &str, key: &str) {
     match kind {
         Kind::Consul => {
             let told = ask(endpoint, "GET", &format!("/v1/kv/{key}"), "");

@@ -311,6 +311,14 @@ mod tests {
     fn what_a_provider_lacks_is_said() {
         check("exec", &[], "needs the variable EXEC_PATH");
         check("httpreq", &[], "needs the variable HTTPREQ_ENDPOINT");
+        check("httpreq", &[("HTTPREQ_ENDPOINT", "x")], "is no URL: \"x\"");
+        let secret = "https://user:secret@records.test";
+        let error = made(&challenge("httpreq"), &[("HTTPREQ_ENDPOINT", secret)]);
+        let error = error.err().unwrap_or_default();
+        assert!(
+            error.contains("HTTPREQ_PASSWORD") && !error.contains("secret"),
+            "{error}"
+        );
         check("rfc2136", &[], "needs the variable RFC2136_NAMESERVER");
         check(
             "route53",

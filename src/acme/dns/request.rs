@@ -35,6 +35,13 @@ impl Service {
         let is_url = endpoint.parse::<Uri>().is_ok_and(|uri| {
             uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https"))
         });
+        // It is in every message about the service.
+        if endpoint.contains('@') {
+            return Err(
+                "HTTPREQ_ENDPOINT has a user in it: that is for HTTPREQ_USERNAME and HTTPREQ_PASSWORD"
+                    .to_owned(),
+            );
+        }
         if !is_url {
             return Err(format!("HTTPREQ_ENDPOINT is no URL: {endpoint:?}"));
         }
