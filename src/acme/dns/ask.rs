@@ -255,9 +255,14 @@ mod tests {
 
     /// A name server for `a.test` that shows these texts, over TCP only if they are to be cut.
     async fn server(texts: &'static [&'static str], is_cut: bool) -> SocketAddr {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
-        let address = socket.local_addr().expect("bound");
-        let listener = TcpListener::bind(address).await.expect("the same port");
+        let (socket, listener, address) = loop {
+            let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+            let address = socket.local_addr().expect("bound");
+            // Somebody may have the same port already.
+            if let Ok(listener) = TcpListener::bind(address).await {
+                break (socket, listener, address);
+            }
+        };
         tokio::spawn(async move {
             let mut buffer = [0; 512];
             while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
