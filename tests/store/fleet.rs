@@ -3,7 +3,8 @@
 //! A store's own time limits are longer than a test may be, so here the store is made to forget a leader. The tests that wait
 //! for them, and that count what a large fleet asks of a store, print figures for `docs/clustering.md` and never judge:
 //!
-//! `cargo test --release --test tests store::fleet -- --ignored --nocapture --test-threads 1`
+//! `cargo test --release --test tests store::fleet -- --ignored --nocapture --test-threads 1`, with
+//! `COREWAY_TEST_STORE=EtcdV2` (or another of them) for one store alone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -183,16 +184,23 @@ fn a_holder_in_etcd_v3_that_was_away_knows_before_it_writes() {
     a_holder_that_was_away_knows_before_it_writes(Kind::EtcdV3);
 }
 
-const SERVERS: [Kind; 4] = [Kind::Consul, Kind::EtcdV2, Kind::EtcdV3, Kind::ZooKeeper];
+/// Those that are installed and asked for.
+fn servers() -> impl Iterator<Item = (Kind, Program)> {
+    let all = [Kind::Consul, Kind::EtcdV2, Kind::EtcdV3, Kind::ZooKeeper];
+    let wanted = std::env::var("COREWAY_TEST_STORE").ok();
+    all.into_iter().filter_map(move |kind| {
+        let name = format!("{kind:?}");
+        let program = program(kind).filter(|program| is_installed(*program))?;
+        let is_wanted = wanted.as_ref().is_none_or(|wanted| *wanted == name);
+        is_wanted.then_some((kind, program))
+    })
+}
 
 #[test]
 #[ignore = "minutes; prints figures"]
 fn fail_over() {
-    for kind in SERVERS {
-        if program(kind).is_none_or(|program| !is_installed(program)) {
-            continue;
-        }
-        let server = Server::start(program(kind).expect("it has one"), Guard::Open);
+    for (kind, program) in servers() {
+        let server = Server::start(program, Guard::Open);
         let endpoint = server.endpoint();
         let prefix = settings(kind, &endpoint).prefix;
         let begin = Instant::now();
@@ -244,11 +252,8 @@ const NODES: usize = 200;
 #[test]
 #[ignore = "minutes; prints figures"]
 fn a_large_fleet() {
-    for kind in SERVERS {
-        if program(kind).is_none_or(|program| !is_installed(program)) {
-            continue;
-        }
-        let server = Server::start(program(kind).expect("it has one"), Guard::Open);
+    for (kind, program) in servers() {
+        let server = Server::start(program, Guard::Open);
         let endpoint = server.endpoint();
         let settings = settings(kind, &endpoint);
         let (prefix, key) = (settings.prefix.clone(), settings.prefix.key("leader"));
@@ -302,6 +307,7 @@ fn a_large_fleet() {
             let before = requests(kind, &endpoint);
             let begin = Instant::now();
             elections.swap_remove(leader).resign().await;
+            let resigned = begin.elapsed();
             while leads(&elections).is_none() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -310,7 +316,7 @@ fn a_large_fleet() {
             let election = requests(kind, &endpoint) - before;
             eprintln!(
                 "{kind}, {NODES} nodes: at rest {:.1} requests/s; a change: {change} requests, seen by half after {:.0?}, \
-                 by all after {:.0?}; a new leader: {election} requests, after {followed:.0?}",
+                 by all after {:.0?}; a new leader: {election} requests, after {followed:.0?} (resigned {resigned:.0?})",
                 rest as f64 / minute.as_secs_f64(),
                 times[NODES / 2],
                 times[NODES - 1],
