@@ -221,6 +221,8 @@ struct Worker {
     away: (u32, Option<Instant>),
     /// What was issued: how often within a day, and when last.
     issued: BTreeMap<Vec<String>, (u32, Instant)>,
+    /// By chain, which certificates can be served.
+    usable: BTreeMap<String, bool>,
 }
 
 impl Worker {
@@ -261,6 +263,7 @@ impl Worker {
             failed: BTreeMap::new(),
             away: (0, None),
             issued: BTreeMap::new(),
+            usable: BTreeMap::new(),
         })
     }
 
@@ -349,7 +352,8 @@ impl Worker {
         let mut orders: Vec<Vec<String>> = Vec::new();
         let (now, at) = (wall_clock(), Instant::now());
         for certificate in &stored {
-            let is_due = self.renewal(certificate).is_none_or(|due| due <= now);
+            let is_due = !self.is_usable(certificate)
+                || self.renewal(certificate).is_none_or(|due| due <= now);
             if is_due
                 && self
                     .rests_until(certificate)
@@ -369,6 +373,8 @@ impl Worker {
         let is_covered = |name: &str| known.iter().any(|known| plan::covers(known, name));
         self.on_demand.forget(is_covered);
         orders.extend(self.on_demand.wanted().map(|name| vec![name.clone()]));
+        self.usable
+            .retain(|chain, _| stored.iter().any(|stored| stored.chain == *chain));
         self.failed.retain(|names, _| orders.contains(names));
         self.issued
             .retain(|names, (_, last)| is_stored(&stored, names) && *last + plan::DAY > at);
@@ -376,6 +382,23 @@ impl Worker {
         // One that always fails does not keep the others waiting.
         orders.sort_by_key(|names| self.failed.get(names).map_or(0, |(failures, _)| *failures));
         orders
+    }
+
+    /// Whether a certificate can be served: what is kept may be damaged. Said once.
+    fn is_usable(&mut self, certificate: &Stored) -> bool {
+        let Stored { names, chain, key } = certificate;
+        if let Some(is_usable) = self.usable.get(chain) {
+            return *is_usable;
+        }
+        let parsed = tls::Certificate::from_pem(chain.as_bytes(), key.as_bytes());
+        if let Err(why) = &parsed {
+            warn!(
+                "ACME: the certificate for {} that is kept cannot be used ({why}), so it is ordered again",
+                names.join(",")
+            );
+        }
+        self.usable.insert(chain.clone(), parsed.is_ok());
+        parsed.is_ok()
     }
 
     /// Until when a certificate is not renewed because it was issued just now, whatever the calendar or the authority says:
@@ -531,9 +554,11 @@ impl Worker {
             .as_ref()
             .filter(|_| !self.failed.contains_key(names))
             .and_then(|old| self.advice.replaces(old));
+        // As 1.7 does: a renewed certificate keeps its key, as it was written. One that cannot be read is no reason to have
+        // none.
+        let old = old.and_then(|old| Some((key::from_pem(&old.key).ok()?, old.key)));
         let (key, key_pem) = match old {
-            // As 1.7 does: a renewed certificate keeps its key, as it was written.
-            Some(old) => (key::from_pem(&old.key)?, old.key),
+            Some(old) => old,
             None => {
                 let kept = self.kept.key_type().and_then(KeyType::named);
                 let kind = kept.unwrap_or(self.key_type);

@@ -207,6 +207,27 @@ fn what_1_7_has_in_a_file_is_served_and_stays_as_1_7_wrote_it() {
 }
 
 #[test]
+fn a_certificate_whose_key_is_damaged_is_ordered_again() {
+    if !pebble::is_here() {
+        return;
+    }
+    // It is there before who asks it, whose ports it therefore does not know: it believes what it is told.
+    let place = Place::new().chaos("PEBBLE_VA_ALWAYS_VALID", "1");
+    let pebble = place.open(pebble::free_port(), pebble::free_port());
+    let storage = acme::storage();
+    let mut file: serde_json::Value = serde_json::from_str(OF_1_7).unwrap();
+    let damaged = BASE64_STANDARD.encode("half a key");
+    file["Certificates"][0]["Key"] = damaged.clone().into();
+    write_private(&storage, &file.to_string());
+    let coreway = with_storage(pebble.place(), HTTP, &storage);
+    await_certificate(&coreway, "www.old.test", &["old.test", "www.old.test"]);
+    let said = coreway.await_log("that is kept cannot be used");
+    assert!(!said.contains("half"), "{said}");
+    assert_eq!(pebble.issued(), 1);
+    assert!(!fs::read_to_string(&storage).unwrap().contains(&damaged));
+}
+
+#[test]
 fn what_was_issued_serves_though_nothing_can_be_ordered() {
     for (options, variables, why) in [
         (
