@@ -53,7 +53,11 @@ store!(
 );
 store!(
     /// Configuration in ZooKeeper.
-    ZooKeeper, "127.0.0.1:2181", "traefik", {}
+    ZooKeeper, "127.0.0.1:2181", "traefik", {
+        /// New: who may do what with the nodes that Coreway makes, `scheme:id:rights` with commas between. Without it
+        /// everybody may do everything.
+        "acl" acl: String,
+    }
 );
 store!(
     /// Configuration in a BoltDB file.

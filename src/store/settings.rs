@@ -148,6 +148,8 @@ pub struct Settings {
     pub watches: bool,
     pub credentials: Option<Credentials>,
     pub tls: Option<Tls>,
+    /// Of ZooKeeper: who may do what with the nodes that are made, as written. Empty: everybody everything.
+    pub acl: String,
 }
 
 impl Settings {
@@ -179,14 +181,18 @@ impl Settings {
     }
 
     pub fn zookeeper(section: &written::ZooKeeper) -> Self {
-        Self::new(
+        let settings = Self::new(
             Kind::ZooKeeper,
             &section.endpoint,
             &section.prefix,
             section.watch,
             (&section.username, &section.password),
             section.tls.as_ref(),
-        )
+        );
+        Self {
+            acl: section.acl.clone(),
+            ..settings
+        }
     }
 
     pub fn boltdb(section: &written::BoltDb) -> Self {
@@ -233,6 +239,7 @@ impl Settings {
                     .then(|| (tls.cert.clone(), tls.key.clone())),
                 trusts_anybody: tls.insecure_skip_verify,
             }),
+            acl: String::new(),
         }
     }
 }

@@ -349,6 +349,7 @@ fn with_store<T>(kind: Kind, work: impl AsyncFnOnce(Arc<dyn Store>) -> T) -> T {
         watches: true,
         credentials: None,
         tls: None,
+        acl: String::new(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

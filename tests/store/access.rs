@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use coreway::store::{self, Credentials, Error, Kind, Settings, Store, Tls};
 
-use super::{run, settings, shared, within};
+use super::{run, settings, shared, shared_endpoint, within};
 use crate::harness::server::{Guard, Program, Server, TOKEN, is_installed};
 use crate::harness::tls::Authority;
 
@@ -165,7 +165,7 @@ fn a_dead_endpoint_is_passed_over() {
         let Some((_, prefix)) = shared(kind) else {
             return;
         };
-        let alive = super::shared_endpoint(kind);
+        let alive = shared_endpoint(kind);
         let mut settings = settings(kind, "127.0.0.1:1");
         settings.endpoints.push(alive);
         settings.prefix = prefix;
@@ -203,4 +203,42 @@ fn consul_and_boltdb_have_one_endpoint() {
         error.to_string(),
         "boltdb supports one endpoint and should be a file path"
     );
+}
+
+#[test]
+fn nodes_in_zookeeper_have_the_rights_that_were_asked_for() {
+    let Some((_, prefix)) = shared(Kind::ZooKeeper) else {
+        return;
+    };
+    let with = |acl: &str, credentials| Settings {
+        prefix: prefix.clone(),
+        credentials,
+        acl: acl.to_owned(),
+        ..settings(Kind::ZooKeeper, &shared_endpoint(Kind::ZooKeeper))
+    };
+    let acl = "auth::cdrwa,world:anyone:r";
+    let owner = with(acl, credentials("owner", "secret"));
+    let key = prefix.key("a");
+    run(async {
+        assert_eq!(opened(&owner).await, Ok(()));
+        for stranger in [None, credentials("owner", "wrong")] {
+            let store = store::open(&with("", stranger)).unwrap();
+            let listing = within(store.list(&prefix)).await.unwrap();
+            assert_eq!(listing.pairs.len(), 1, "anybody may read");
+            for key in [&key, &prefix.key("b")] {
+                let error = within(store.put(key, b"2")).await.unwrap_err();
+                assert!(matches!(error, Error::Denied(_)), "{error:?}");
+            }
+        }
+        assert_eq!(opened(&owner).await, Ok(()), "its owner writes on");
+        // Nobody in particular cannot own anything.
+        let nobody = store::open(&with(acl, None)).unwrap();
+        let told = within(nobody.put("/test/nobody", b"1")).await.unwrap_err();
+        assert!(
+            matches!(&told, Error::Denied(text) if text.contains("acl")),
+            "{told:?}"
+        );
+        let wrong = store::open(&with("world:anyone:all", None)).unwrap_err();
+        assert!(matches!(wrong, Error::Settings(_)), "{wrong:?}");
+    });
 }

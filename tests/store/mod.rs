@@ -51,6 +51,7 @@ fn settings(kind: Kind, endpoint: &str) -> Settings {
         watches: true,
         credentials: None,
         tls: None,
+        acl: String::new(),
     }
 }
 

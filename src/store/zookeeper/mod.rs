@@ -4,6 +4,7 @@
 //! is a directory and not listed, an empty one without is. Spec kv-stores 3.4, 5; cluster 3.
 //! Read next: `link.rs` (the session), `wire.rs` (the bytes).
 
+mod acl;
 mod link;
 mod wire;
 
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
+use self::acl::Acl;
 use self::link::{Address, Answered, Order};
 use self::wire::{Reader, Stat, Writer, code, op};
 use super::connect::Endpoint;
@@ -46,6 +48,8 @@ pub(super) struct ZooKeeper(Arc<Shared>);
 
 struct Shared {
     address: Address,
+    /// Of the nodes that are made.
+    acl: Acl,
     /// To the task that holds the connection, which begins with the first question.
     orders: OnceLock<mpsc::Sender<Order>>,
     keepers: Keepers,
@@ -91,6 +95,7 @@ impl ZooKeeper {
                 endpoints,
                 credentials: settings.credentials.clone(),
             },
+            acl: Acl::parse(&settings.acl)?,
             orders: OnceLock::new(),
             keepers: Keepers::default(),
             session: watch::Sender::new(link::SESSION_TIMEOUT),
@@ -288,7 +293,7 @@ impl ZooKeeper {
             let body = Writer::default()
                 .text(path)
                 .buffer(data)
-                .open_to_all()
+                .rights(&self.0.acl)
                 .int(kind);
             let answered = self.send(op::CREATE_2, body, None).await?;
             match answered.code {
@@ -337,6 +342,9 @@ fn expect(answered: Answered, path: &str) -> Result<Answered, Error> {
         code::NO_AUTH | code::AUTH_FAILED => {
             Err(Error::Denied(format!("ZooKeeper: no right to {path}")))
         }
+        code::INVALID_ACL => Err(Error::Denied(format!(
+            "ZooKeeper: {path} cannot be given the rights of the option acl: an unknown scheme, or `auth` without a user"
+        ))),
         code::UNIMPLEMENTED => Err(Error::Unsupported(
             "ZooKeeper before version 3.6 cannot be followed".to_owned(),
         )),
@@ -791,7 +799,7 @@ impl Kept for Held {
                         self.store.create(parent, b"", wire::PERSISTENT).await?;
                     }
                     let body = check.inner(op::CREATE_2).text(&path).buffer(value);
-                    body.open_to_all().int(wire::PERSISTENT)
+                    body.rights(&self.store.0.acl).int(wire::PERSISTENT)
                 }
                 Expected::Version(expected) => {
                     let node = self.store.node(&path).await?;

@@ -3,6 +3,7 @@
 //! Owns the coding ("jute") and the numbers of the protocol (`zookeeper.jute`, `ZooDefs.java`; version 3.6 and later).
 //! Never reads or writes a socket. What a server sends never panics, and is as long as its frame at most.
 
+use super::acl::Acl;
 use crate::store::Error;
 
 /// Kinds of requests.
@@ -38,6 +39,7 @@ pub(super) mod code {
     pub(in super::super) const BAD_VERSION: i32 = -103;
     pub(in super::super) const NODE_EXISTS: i32 = -110;
     pub(in super::super) const NOT_EMPTY: i32 = -111;
+    pub(in super::super) const INVALID_ACL: i32 = -114;
     pub(in super::super) const AUTH_FAILED: i32 = -115;
 }
 
@@ -80,9 +82,12 @@ impl Writer {
         self.buffer(text.as_bytes())
     }
 
-    /// Everybody may do everything, as Traefik 1.7 wrote it.
-    pub(super) fn open_to_all(self) -> Self {
-        self.int(1).int(0x1f).text("world").text("anyone")
+    pub(super) fn rights(mut self, acl: &Acl) -> Self {
+        self = self.int(i32::try_from(acl.0.len()).expect("a line of them"));
+        for entry in &acl.0 {
+            self = self.int(entry.rights).text(&entry.scheme).text(&entry.id);
+        }
+        self
     }
 
     /// The header of one operation inside a request of several.
