@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::time::{Duration, SystemTime};
 
 use super::{Consul, Entry, READ_SPREAD};
 use crate::store::backoff::spread;
@@ -19,6 +20,10 @@ const PART_KEYS: usize = 512;
 
 /// Questions of one search. Two changes in 10,000 frontends need some fifty; where many keys changed, reading all is cheaper.
 const QUESTIONS_MAX: usize = 128;
+
+/// After a wait that took longer, because this process or its machine stood still, everything is read: where a key was deleted
+/// is a tombstone, which moves the index, and Consul keeps it for a quarter of an hour.
+const TOMBSTONES_KEPT: Duration = Duration::from_mins(10);
 
 /// How often a search begins anew because somebody wrote meanwhile, before everything is read.
 const SEARCHES_MAX: usize = 3;
@@ -88,15 +93,18 @@ async fn whole(store: &Consul, below: &Prefix) -> Result<(Known, Seen), Error> {
 
 /// Waits until something is different, and for a while at most.
 async fn changed(store: Consul, below: Prefix, mut known: Known) -> Result<(Known, Seen), Error> {
+    let began = SystemTime::now();
     let (mut index, mut names) = store.names(below.root(), Some(known.waited)).await?;
-    if index == known.waited || index == known.index {
+    // A clock that was set back tells nothing.
+    let is_recent = began.elapsed().is_ok_and(|waited| waited < TOMBSTONES_KEPT);
+    if is_recent && (index == known.waited || index == known.index) {
         known.waited = index;
         let seen = Seen::Quiet(Position(known.index));
         return Ok((known, seen));
     }
     for _ in 0..SEARCHES_MAX {
         // A smaller index is of another history.
-        if index < known.index || known.keys.len() <= PART_KEYS {
+        if !is_recent || index < known.index || known.keys.len() <= PART_KEYS {
             break;
         }
         let mut search = Search {
