@@ -9,7 +9,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+
+use time::OffsetDateTime;
 
 use super::{Consul, Entry, READ_SPREAD};
 use crate::store::backoff::spread;
@@ -93,10 +95,11 @@ async fn whole(store: &Consul, below: &Prefix) -> Result<(Known, Seen), Error> {
 
 /// Waits until something is different, and for a while at most.
 async fn changed(store: Consul, below: Prefix, mut known: Known) -> Result<(Known, Seen), Error> {
-    let began = SystemTime::now();
+    let began = OffsetDateTime::now_utc(); // Goes on while a machine sleeps.
     let (mut index, mut names) = store.names(below.root(), Some(known.waited)).await?;
+    let waited = Duration::try_from(OffsetDateTime::now_utc() - began);
     // A clock that was set back tells nothing.
-    let is_recent = began.elapsed().is_ok_and(|waited| waited < TOMBSTONES_KEPT);
+    let is_recent = waited.is_ok_and(|waited| waited < TOMBSTONES_KEPT);
     if is_recent && (index == known.waited || index == known.index) {
         known.waited = index;
         let seen = Seen::Quiet(Position(known.index));
