@@ -274,6 +274,7 @@ fn bytes_from_an_idle_server_spoil_its_connection() {
         if exchange.number == 0 {
             held.wait();
             exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison");
+            exchange.delivered();
             done.open();
         }
     });

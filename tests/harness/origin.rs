@@ -284,6 +284,11 @@ impl Exchange<'_> {
         Ok(requests[self.slot].clone())
     }
 
+    /// Waits until the proxy's kernel has all that was sent.
+    pub fn delivered(&mut self) {
+        self.reader().delivered();
+    }
+
     /// Sends as much as the proxy takes: it may have left.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.try_send(bytes);

@@ -4,13 +4,14 @@
 //! own parser on purpose: a mistake there must not be repeated here. Never repairs anything: what a strict reader would
 //! refuse is a [`Cut`].
 
+use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::wait::DEADLINE;
+use super::wait::{DEADLINE, eventually};
 
 /// Field lines in order, names spelled as they came.
 pub type Fields = Vec<(String, String)>;
@@ -363,6 +364,25 @@ impl Wire {
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.set_write_timeout(Some(DEADLINE)).unwrap();
         self.stream.write_all(bytes)
+    }
+
+    /// Waits until the peer's kernel has all that was sent, read or not: on a busy machine that is later than the send.
+    pub fn delivered(&self) {
+        let port = |address: io::Result<SocketAddr>| format!(":{:04X}", address.unwrap().port());
+        let ends = (
+            port(self.stream.local_addr()),
+            port(self.stream.peer_addr()),
+        );
+        eventually("the peer has what was sent", || {
+            let table = fs::read_to_string("/proc/net/tcp").unwrap();
+            // Local and remote address, state, and what is sent and not acknowledged.
+            !table.lines().any(|line| {
+                let columns: Vec<&str> = line.split_whitespace().collect();
+                columns[1].ends_with(&ends.0)
+                    && columns[2].ends_with(&ends.1)
+                    && !columns[4].starts_with("00000000:")
+            })
+        });
     }
 
     pub fn send_until_stuck(&mut self, bytes_max: usize) -> usize {
