@@ -12,7 +12,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use tokio::runtime::{Builder, Runtime};
 
-use super::wait::{DEADLINE, POLL};
+use super::wait::{DEADLINE, until};
 
 /// A client on a connection of its own that does everything right.
 pub struct Http2 {
@@ -65,12 +65,8 @@ impl Http2 {
 
     /// Runs the connection until the condition holds; it stands still otherwise.
     #[track_caller]
-    pub fn run_until(&self, mut condition: impl FnMut() -> bool) {
-        self.run(async {
-            while !condition() {
-                tokio::time::sleep(POLL).await;
-            }
-        });
+    pub fn run_until(&self, condition: impl FnMut() -> bool) {
+        self.run(until(condition));
     }
 
     /// Sends a request, with this body or none.

@@ -1,6 +1,6 @@
 //! Waiting for conditions, and keeping heavy tests apart.
 //!
-//! Owns the one poll loop of the tests and the lock of the heavy ones. Never decides what a test waits for.
+//! Owns the poll loops of the tests and the lock of the heavy ones. Never decides what a test waits for.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often a condition is looked at.
-pub(super) const POLL: Duration = Duration::from_millis(5);
+const POLL: Duration = Duration::from_millis(5);
 
 /// Waits until the condition holds.
 ///
@@ -32,6 +32,13 @@ pub fn eventually_within(deadline: Duration, what: &str, mut condition: impl FnM
             "waited in vain ({deadline:?}) until {what}"
         );
         thread::sleep(POLL);
+    }
+}
+
+/// [`eventually`] beside other work of the same thread; the deadline is the caller's.
+pub async fn until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        tokio::time::sleep(POLL).await;
     }
 }
 

@@ -73,6 +73,29 @@ pub(super) fn follow(kind: Kind, endpoint: &str, prefix: &Prefix, further: &str)
         .with_settings(&settings, |_| ())
 }
 
+/// 250 frontends `n<number>` for `n<number>.test`, a thousand keys, written at once.
+pub(super) fn put_a_thousand(settings: &Settings, prefix: &Prefix, url: &str) {
+    let changes: Vec<_> = (0..250)
+        .flat_map(|number| {
+            let name = format!("n{number}");
+            site(&name, &format!("{name}.test"), url)
+        })
+        .map(|(key, value)| (prefix.key(&key), Bytes::from(value)))
+        .collect();
+    assert_eq!(changes.len(), 1000);
+    run(async {
+        let store = store::open(settings).unwrap();
+        // Each write of a file is of the whole file: there it is a few transactions, elsewhere each key for itself. Whole
+        // frontends for each writer: one without its rule takes every request.
+        let mut writers = JoinSet::new();
+        for some in changes.chunks(100) {
+            let (store, some) = (Arc::clone(&store), some.to_vec());
+            writers.spawn(async move { store.put_all(&some).await.unwrap() });
+        }
+        writers.join_all().await;
+    });
+}
+
 #[track_caller]
 pub(super) fn answers(coreway: &Coreway, host: &str, expected: &str) {
     eventually_within(
@@ -94,28 +117,7 @@ fn a_thousand_changes_at_once_lose_no_request(kind: Kind) {
     answers(&coreway, "steady", "one");
     let load = Load::begin(coreway.address(), "steady", &["one"]);
     let before = coreway.reloads();
-    let changes: Vec<_> = (0..250)
-        .flat_map(|number| {
-            site(
-                &format!("n{number}"),
-                &format!("n{number}.test"),
-                &origin.url(),
-            )
-        })
-        .map(|(key, value)| (prefix.key(&key), Bytes::from(value)))
-        .collect();
-    assert_eq!(changes.len(), 1000);
-    run(async {
-        let store = store::open(&settings).unwrap();
-        // Each write of a file is of the whole file: there it is a few transactions, elsewhere each key for itself.
-        let mut writers = JoinSet::new();
-        // Whole frontends for each: one without its rule takes every request.
-        for some in changes.chunks(100) {
-            let (store, some) = (Arc::clone(&store), some.to_vec());
-            writers.spawn(async move { store.put_all(&some).await.unwrap() });
-        }
-        writers.join_all().await;
-    });
+    put_a_thousand(&settings, &prefix, &origin.url());
     for number in [0, 100, 249] {
         answers(&coreway, &format!("n{number}.test"), "one");
     }

@@ -10,16 +10,13 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use coreway::store::{self, Kind, Prefix};
+use coreway::store::{Kind, Prefix};
 use serde_json::Value;
-use tokio::task::JoinSet;
 
-use super::under_load::{answers, follow, put, site};
-use super::{program, run, settings, shared_endpoint};
+use super::under_load::{answers, follow, put, put_a_thousand, site};
+use super::{program, settings, shared_endpoint};
 use crate::harness::server::{Guard, Server, is_installed};
 use crate::harness::wait::pass;
 use crate::harness::{Origin, heavy};
@@ -80,22 +77,7 @@ fn no_request_fails(kind: Kind) {
     let told = |what: &str| eprintln!("{kind}: {:?} {what}", start.elapsed());
     pass(WHILE);
 
-    let changes: Vec<_> = (0..250)
-        .flat_map(|number| {
-            let name = format!("n{number}");
-            site(&name, &format!("{name}.test"), &origin.url())
-        })
-        .map(|(key, value)| (prefix.key(&key), Bytes::from(value)))
-        .collect();
-    run(async {
-        let store = store::open(&settings).unwrap();
-        let mut writers = JoinSet::new();
-        for some in changes.chunks(100) {
-            let (store, some) = (Arc::clone(&store), some.to_vec());
-            writers.spawn(async move { store.put_all(&some).await.unwrap() });
-        }
-        writers.join_all().await;
-    });
+    put_a_thousand(&settings, &prefix, &origin.url());
     answers(&coreway, "n249.test", "one");
     told("1,000 changes are served");
 
